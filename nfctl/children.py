@@ -1,0 +1,108 @@
+"""The processes of the service: each is started, watched, started again when it dies, and stopped in order."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shared.lifetime import end_with_parent
+
+Say = Callable[[str], None]
+_LOG_BYTES = 10_000_000
+_STEADY_SECONDS = 60.0
+_LONGEST_PAUSE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start. It has `patience` seconds to end after SIGTERM before it is killed."""
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    log: Path
+    patience: float = 15.0
+
+
+class Child:
+    """One program, kept running until it is stopped."""
+
+    def __init__(self, program: Program, say: Say) -> None:
+        self.program = program
+        self._say = say
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._pause = 1.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the program; it ends with this process, whatever becomes of this one."""
+        program = self.program
+        _make_room(program.log)
+        with program.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own programs
+                list(program.arguments),
+                env=dict(program.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A session of its own: Ctrl-C in the terminal reaches only the parent, which stops all in order.
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        self._started_at = time.monotonic()
+
+    def watch(self) -> None:
+        """Start the program again if it has died, later the more often it dies."""
+        now = time.monotonic()
+        if self._process is None:
+            if now >= self._start_at:
+                self.start()
+            return
+        code = self._process.poll()
+        if code is None:
+            return
+        if now - self._started_at > _STEADY_SECONDS:
+            self._pause = 1.0
+        self._say(
+            f"{self.program.name} ended with {_ending(code)}; it starts again in {self._pause:.0f} s. "
+            f"See {self.program.log}"
+        )
+        self._process = None
+        self._start_at = now + self._pause
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def stop(self) -> None:
+        """SIGTERM, wait, and SIGKILL for all that is left of it."""
+        process = self._process
+        if process is None:
+            return
+        self._process = None
+        process.terminate()
+        try:
+            process.wait(self.program.patience)
+        except subprocess.TimeoutExpired:
+            self._say(f"{self.program.name} did not end within {self.program.patience:.0f} s and is killed.")
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # all of it has ended
+            pass
+        process.wait()
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _make_room(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))

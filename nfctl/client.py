@@ -1,0 +1,105 @@
+"""Talks to a running service: calls its API and follows its events, through any loss of the connection."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import orjson
+from simple_websocket import Client as Socket
+from simple_websocket import ConnectionClosed
+from simple_websocket.errors import ConnectionError as HandshakeError
+
+API = "/api/v1/pipeline"
+_RECONNECT_SECONDS = 1.0
+_SILENCE_SECONDS = 60.0
+
+
+class Refused(Exception):
+    """The service said no; the message is its own."""
+
+
+class Unreachable(Exception):
+    """No service answers at that address."""
+
+
+class Client:
+    """One service, by its address and perhaps a token."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=30)
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """The JSON answer of a call under the API. Raises Refused or Unreachable."""
+        return self._answer(method, path, **arguments).json()
+
+    def text(self, path: str) -> str:
+        """The text answer of a GET under the API. Raises Refused or Unreachable."""
+        return self._answer("GET", path).text
+
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Submit a run. Raises Refused or Unreachable."""
+        answer: dict[str, Any] = self.call("POST", "/run", json=dict(request))
+        return answer
+
+    def follow(self, run_id: str, since: int = 0) -> Iterator[dict[str, Any]]:
+        """Each event of a run after `since`, once and in order, up to `complete`; reconnects for as long as it takes."""
+        while True:
+            try:
+                for frame in self._frames(run_id, since):
+                    if frame["id"] is not None:
+                        since = frame["id"]
+                    yield frame
+                    if frame["type"] == "complete":
+                        return
+            except (ConnectionClosed, OSError):
+                time.sleep(_RECONNECT_SECONDS)
+            except HandshakeError:
+                # The handshake does not tell why; a plain call does, and raises if it will never work.
+                self._tell_why(run_id)
+                time.sleep(_RECONNECT_SECONDS)
+
+    def _frames(self, run_id: str, since: int) -> Iterator[dict[str, Any]]:
+        query = urlencode({"run_id": run_id, "since": since})
+        socket = Socket(f"{self.url.replace('http', 'ws', 1)}{API}/stream?{query}", headers=self._headers)
+        try:
+            while True:
+                message = socket.receive(timeout=_SILENCE_SECONDS)
+                if message is None:  # not even a keep-alive: the connection is dead
+                    return
+                yield orjson.loads(message)
+        finally:
+            try:
+                socket.close()
+            except (ConnectionClosed, OSError):
+                pass
+
+    def _tell_why(self, run_id: str) -> None:
+        try:
+            self.call("GET", f"/runs/{run_id}")
+        except Unreachable:
+            pass
+
+    def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, API + path, **arguments)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"No service answers at {self.url} ({error}). Start one with `nfctl up`, or set NFCTL_URL."
+            ) from error
+        if response.is_success:
+            return response
+        if response.status_code == 503:
+            raise Unreachable(_detail(response))
+        raise Refused(_detail(response))
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        return str(problem.get("detail") or problem.get("title"))
+    except (ValueError, AttributeError):
+        return f"HTTP {response.status_code}"

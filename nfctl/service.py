@@ -1,0 +1,223 @@
+"""The whole service on one machine, under one parent: Redis, worker, reconciler, web and Flower."""
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import httpx
+from redis.exceptions import RedisError
+
+from nfctl import tools
+from nfctl.children import Child, Program, Say
+from shared.redis_client import connect
+from shared.settings import Settings
+
+_HEALTHY_SECONDS = 90.0
+_PULSE_SECONDS = 0.2
+
+
+class CannotServe(Exception):
+    """The service cannot be started; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The programs that the service needs besides its own."""
+
+    nextflow: Path
+    redis: Path | None
+
+
+class LocalService:
+    """Starts all, keeps all running, stops all."""
+
+    def __init__(self, settings: Settings, found: Found, say: Say) -> None:
+        self._settings = settings
+        self._say = say
+        self._stop_wanted = False
+        self.url = f"http://{_for_url(settings.host)}:{settings.port}"
+        redis_url, redis = settings.redis_url, []
+        if found.redis is not None:
+            redis_url, program = _private_redis(settings.data_dir, found.redis)
+            redis = [Child(program, say)]
+        self._redis_url = redis_url
+        programs = _programs(settings, redis_url, found.nextflow)
+        self._children = redis + [Child(program, say) for program in programs]
+
+    def stop_when_told(self) -> None:
+        """From now on SIGINT and SIGTERM end the service in order."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether a signal has come."""
+        return self._stop_wanted
+
+    def start(self) -> None:
+        """Start all and wait until the service is healthy. Raises CannotServe."""
+        self._check_ports()
+        first, *others = self._children
+        first.start()
+        self._wait("Redis", self._redis_answers)
+        for child in others:
+            child.start()
+        self._wait("the service", self._healthy)
+
+    def watch(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Keep all running until told to stop, or until `until()`."""
+        while not self._stop_wanted and not until():
+            self._pulse()
+
+    def stop(self) -> None:
+        """Stop all, the last started first. A run goes on: the next start takes it up again."""
+        for child in reversed(self._children):
+            child.stop()
+
+    def _pulse(self) -> None:
+        for child in self._children:
+            child.watch()
+        time.sleep(_PULSE_SECONDS)
+
+    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
+        deadline, tell_at = time.monotonic() + _HEALTHY_SECONDS, time.monotonic() + 5
+        while not self._stop_wanted and not ready():
+            if time.monotonic() > deadline:
+                raise CannotServe(
+                    f"{what} is not ready after {_HEALTHY_SECONDS:.0f} s. See the logs in "
+                    f"{self._settings.data_dir / 'logs'}."
+                )
+            if time.monotonic() > tell_at:
+                self._say(f"Waiting for {what} …")
+                tell_at += 5
+            self._pulse()
+
+    def _redis_answers(self) -> bool:
+        try:
+            return bool(connect(self._redis_url, timeout=1).ping())
+        except (RedisError, OSError):
+            return False
+
+    def _healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _check_ports(self) -> None:
+        _check_port(self._settings.host, self._settings.port, "PORT")
+        if self._settings.flower_port:
+            _check_port("127.0.0.1", self._settings.flower_port, "FLOWER_PORT")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop_wanted = True
+
+
+def find_programs(settings: Settings, say: Say) -> Found:
+    """What is there, or installed now. Raises tools.ToolMissing."""
+    nextflow = tools.nextflow(say, settings.nextflow_bin or None)
+    return Found(nextflow, None if settings.redis_url else tools.redis_server(say))
+
+
+@contextmanager
+def only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory for this service. Raises CannotServe while another has it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data_dir / "service.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise CannotServe(f"The data directory {data_dir} cannot be used: {error.strerror}. Set DATA_DIR.") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotServe(
+            f"Another service works in {data_dir}. Stop it, or set DATA_DIR, PORT and FLOWER_PORT for a second one."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _programs(settings: Settings, redis_url: str, nextflow: Path) -> list[Program]:
+    environment = os.environ | {
+        "REDIS_URL": redis_url,
+        "NEXTFLOW_BIN": str(nextflow),
+        "DATA_DIR": str(settings.data_dir),
+        "PYTHONUNBUFFERED": "1",
+    }
+    logs = settings.data_dir / "logs"
+    python = [sys.executable, "-m"]
+    celery = [*python, "celery", "-A", "worker.app", "--skip-checks"]
+    programs = [
+        Program(
+            "worker",
+            [*celery, "worker", "-n", "worker@%h", "-Q", "runs", "-P", "prefork", "-c", "1"],
+            environment,
+            logs / "worker.log",
+        ),
+        Program(
+            "reconciler",
+            [*celery, "worker", "-n", "reconciler@%h", "-Q", "control", "-P", "solo", "-B"]
+            + ["-s", str(settings.data_dir / "beat-schedule")],
+            environment,
+            logs / "reconciler.log",
+        ),
+        Program(
+            "web", [*python, "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"], environment, logs / "web.log"
+        ),
+    ]
+    if settings.flower_port:
+        # Read-only: its buttons could end the Celery task of a run, and with it nothing but the truth.
+        flower = [*celery, "flower", "--address=127.0.0.1", f"--port={settings.flower_port}", "--read_only=true"]
+        programs.append(
+            Program("flower", flower, environment | {"FLOWER_UNAUTHENTICATED_API": "true"}, logs / "flower.log")
+        )
+    return programs
+
+
+def _private_redis(data_dir: Path, binary: Path) -> tuple[str, Program]:
+    """A Redis of our own: on loopback, with a password, every write on disk."""
+    directory = data_dir / "redis"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    password, port = secrets.token_urlsafe(24), _free_port()
+    config = directory / "redis.conf"
+    config.touch(mode=0o600)
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {directory}\n"
+        "appendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\nsave \"\"\ndaemonize no\n"
+    )
+    program = Program("redis", [str(binary), str(config)], dict(os.environ), data_dir / "logs" / "redis.log", 30.0)
+    return f"redis://:{password}@127.0.0.1:{port}/0", program
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_port(host: str, port: int, setting: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotServe(
+                f"Port {port} on {host} cannot be used ({error.strerror}). Stop what uses it, or set {setting}."
+            ) from error
+
+
+def _for_url(host: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{host}]" if ":" in host else host

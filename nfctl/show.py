@@ -1,0 +1,69 @@
+"""How things look in a terminal."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_COLOURS = {"succeeded": "32", "failed": "31", "cancelled": "33", "running": "36", "error": "31", "warning": "33"}
+
+
+def coloured(text: str, kind: str) -> str:
+    """The text in the colour of its kind, on a terminal."""
+    colour = _COLOURS.get(kind)
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and sys.stdout.isatty() else text
+
+
+def progress_line(data: Mapping[str, Any]) -> str:
+    """`[ 50%] FASTQC 3/3 ✔  TRIM 1/3 (1 running)`."""
+    return f"[{data['percent']:3}%] " + "  ".join(_process(process) for process in data["processes"])
+
+
+def _process(process: Mapping[str, Any]) -> str:
+    done = sum(process[name] for name in ("succeeded", "cached", "failed", "aborted"))
+    total = done + process["running"] + process["pending"]
+    notes = [f"{process[name]} {word}" for name, word in _NOTES if process[name]]
+    mark = " ✔" if done == total and not process["failed"] and not process["aborted"] else ""
+    return f"{process['name']} {done}/{total}{mark}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+_NOTES = (
+    ("running", "running"),
+    ("pending", "waiting"),
+    ("cached", "cached"),
+    ("failed", "failed"),
+    ("retries", "retried"),
+    ("aborted", "aborted"),
+)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]]) -> str:
+    """Rows under headings, as wide as needed. `columns` are pairs of key and heading."""
+    cells = [[heading for _, heading in columns]]
+    cells += [["-" if row.get(key) is None else str(row[key]) for key, _ in columns] for row in rows]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def seconds(value: float | None) -> str:
+    """`1 h 02 min`, `3 min 20 s`, `12 s`, or a dash."""
+    if value is None:
+        return "-"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def size(value: int | None) -> str:
+    """`5.1 MiB`, or a dash."""
+    if value is None:
+        return "-"
+    number = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

@@ -1,0 +1,1 @@
+"""What web and worker must agree on: runs, events, settings, and how both are kept in Redis."""

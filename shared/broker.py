@@ -1,0 +1,72 @@
+"""Celery on Redis: a message is only a poke that says which run to look at; the record says what to do."""
+
+from celery import Celery
+from celery.exceptions import OperationalError as CeleryOperationalError
+from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
+from redis import Redis
+
+from shared import keys
+from shared.errors import StoreAway
+from shared.redis_client import store_errors
+from shared.settings import Settings
+
+RUN_TASK = "run"
+RECONCILE_TASK = "reconcile"
+RUN_QUEUE = "runs"
+CONTROL_QUEUE = "control"
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery app that web sends with and worker works with."""
+    app = Celery("nextflow-controller", broker=settings.redis_url, set_as_current=False)
+    app.conf.update(
+        # Each with its own exchange: a queue without one shares Celery's default and gets the other's messages.
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (RUN_QUEUE, CONTROL_QUEUE)],
+        task_routes={RUN_TASK: {"queue": RUN_QUEUE}, RECONCILE_TASK: {"queue": CONTROL_QUEUE}},
+        task_ignore_result=True,
+        # Early acknowledgement, and nothing taken ahead: redelivery by Redis would run a long task twice.
+        task_acks_late=False,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        task_track_started=True,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "global_keyprefix": keys.CELERY_PREFIX,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+        },
+    )
+    return app
+
+
+class Pokes:
+    """Sends pokes. A lost one is sent again by the reconciler, because the record tells that one is due."""
+
+    def __init__(self, app: Celery, redis: Redis) -> None:
+        self._app = app
+        self._redis = redis
+
+    def waiting(self) -> int:
+        """How many pokes no worker has taken yet."""
+        with store_errors():
+            return int(self._redis.llen(keys.CELERY_PREFIX + RUN_QUEUE))
+
+    def run(self, run_id: str) -> None:
+        """Ask a worker to look at a run; the Celery task bears the run's id. Raises StoreAway."""
+        with store_errors():
+            try:
+                self._app.send_task(
+                    RUN_TASK,
+                    args=[run_id],
+                    task_id=run_id,
+                    retry=True,
+                    retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
+                )
+            except (OperationalError, CeleryOperationalError) as error:
+                raise StoreAway("The Celery queue cannot be reached.") from error

@@ -1,0 +1,115 @@
+"""The feed of a run: events are numbered, kept and published in one step, and read back by number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis import Redis
+
+from shared import keys
+from shared.errors import Fenced, RunNotFound, StateMoved
+from shared.events import Event, with_id
+from shared.redis_client import script, store_errors
+from shared.settings import Settings
+
+TASKS_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a supervisor has to say at once. `number` grows by one a batch; `place` is where it goes on from."""
+
+    number: int
+    place: Mapping[str, Any]
+    events: Sequence[Event] = ()
+    tasks: Sequence[tuple[int, Mapping[str, Any]]] = ()
+    progress: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the supervisor of a run left off: the number of its last batch and what it wrote with it."""
+
+    batch: int
+    place: Mapping[str, Any]
+
+
+class Feed:
+    """Appends to and reads from feeds. Every method raises StoreAway when Redis does not answer."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._append = script(redis, "append")
+
+    def append(self, run_id: str, fence: int, batch: Batch) -> None:
+        """Keep and publish a batch exactly once, however often the call is repeated.
+
+        Raises Fenced when another supervisor took over, StateMoved when Redis does not hold the batch
+        before this one, and RunNotFound.
+        """
+        arguments: list[Any] = [
+            run_id,
+            fence,
+            batch.number,
+            orjson.dumps(batch.place),
+            b"" if batch.progress is None else orjson.dumps(batch.progress),
+            self._settings.log_retention_lines,
+            self._settings.log_retention_bytes,
+            TASKS_KEPT,
+            len(batch.events),
+        ]
+        for event in batch.events:
+            arguments += (max(event.lines, 1), event.body())
+        for index, task in batch.tasks:
+            arguments += (index, orjson.dumps(task))
+        with store_errors():
+            outcome = self._append(
+                keys=[keys.run(run_id), keys.events(run_id), keys.tasks(run_id)], args=arguments
+            )
+        match outcome:
+            case b"fenced":
+                raise Fenced(run_id)
+            case b"moved":
+                raise StateMoved(run_id)
+            case b"missing":
+                raise RunNotFound(run_id)
+
+    def place(self, run_id: str) -> Place:
+        """Where the last supervisor left off; batch 0 and nothing when there was none."""
+        with store_errors():
+            batch, place = self._redis.hmget(keys.run(run_id), "batch", "place")
+        return Place(int(batch or 0), orjson.loads(place) if place else {})
+
+    def read(self, run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
+        """Kept events later than `after`, in order: their ids and whole frames."""
+        with store_errors():
+            entries = self._redis.xrange(keys.events(run_id), f"({after}-0", "+", count=most)
+        return [_numbered(entry) for entry in entries]
+
+    def read_back(self, run_id: str, before: int | None = None, most: int = 100) -> list[tuple[int, bytes]]:
+        """Kept events earlier than `before`, the newest first: their ids and whole frames."""
+        last = "+" if before is None else f"({before}-0"
+        with store_errors():
+            entries = self._redis.xrevrange(keys.events(run_id), last, "-", count=most)
+        return [_numbered(entry) for entry in entries]
+
+    def bounds(self, run_id: str) -> tuple[int, int]:
+        """The ids of the first and the last kept event; (1, 0) when there is none."""
+        first = self.read(run_id, 0, 1)
+        if not first:
+            return 1, 0
+        return first[0][0], self.read_back(run_id, None, 1)[0][0]
+
+
+def parse_message(message: bytes) -> tuple[str, int, bytes]:
+    """What the channel carries: the run's id, the event's id and its whole frame."""
+    run_id, number, body = message.split(b" ", 2)
+    return run_id.decode(), int(number), with_id(body, int(number))
+
+
+def _numbered(entry: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, bytes]:
+    stream_id, fields = entry
+    number = int(stream_id.partition(b"-")[0])
+    return number, with_id(fields[b"body"], number)

@@ -1,0 +1,32 @@
+"""Keeps secrets out of answers, events and logs."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "***"
+_SECRET_NAME = re.compile(
+    r"passw|secret|token|credential|private_?key|api_?key|access_?key|^auth|bearer", re.IGNORECASE
+)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def without_userinfo(text: str) -> str:
+    """The same text with the user and password of every URL in it hidden."""
+    return _USERINFO.sub(HIDDEN, text)
+
+
+def parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same parameters, nested ones too, with the values of secret-looking names hidden."""
+    return {
+        name: HIDDEN if _SECRET_NAME.search(name) and value not in (None, "", True, False) else _value(value)
+        for name, value in values.items()
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return parameters(value)
+    if isinstance(value, list):
+        return [_value(item) for item in value]
+    return without_userinfo(value) if isinstance(value, str) else value

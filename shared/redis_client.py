@@ -1,0 +1,51 @@
+"""The connection to Redis, and the one place where its errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, TimeoutError
+from redis.retry import Retry
+
+from shared.errors import StoreAway
+
+# A command is tried once more at once: after a restart of Redis the pool holds dead connections.
+# Not more often, and never with a pause, because the caller knows better how patient to be.
+_RETRY = Retry(NoBackoff(), 1)
+_AWAY_REPLIES = ("OOM", "LOADING", "MISCONF", "READONLY", "MASTERDOWN", "NOAUTH", "WRONGPASS")
+_LUA = Path(__file__).parent / "lua"
+
+
+def connect(url: str, *, timeout: float = 3.0) -> Redis:
+    """A client with a connection pool; every call ends within about `timeout` seconds, twice."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=_RETRY,
+        decode_responses=False,
+    )
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn every sign that Redis cannot do its work now into StoreAway."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError, ReadOnlyError, OSError) as error:
+        raise StoreAway("Redis does not answer.") from error
+    except ResponseError as error:
+        if str(error).startswith(_AWAY_REPLIES) or "OOM command not allowed" in str(error):
+            raise StoreAway(f"Redis cannot work: {error}") from error
+        raise
+
+
+def script(redis: Redis, name: str) -> Script:
+    """The Lua script of that name, after the functions that all of them share."""
+    text = (_LUA / "events.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+    return redis.register_script(text)

@@ -1,0 +1,211 @@
+"""Settings: the only place that reads the environment and `.env`.
+
+Each setting is one field: its name in capitals is the key, its metadata the sentence in `.env.example`
+and the check that a value must pass.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from shared.errors import BadSetting
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _whole(least: int, most: int) -> tuple[Callable[[str], int], str]:
+    def read(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise ValueError(text)
+        return number
+
+    return read, f"takes a whole number from {least} to {most}"
+
+
+def _choice(*names: str) -> tuple[Callable[[str], str], str]:
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError(text)
+        return text
+
+    return read, "takes " + " or ".join(names)
+
+
+def _matching(pattern: str, takes: str) -> tuple[Callable[[str], str], str]:
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(text)
+        return text
+
+    return read, takes
+
+
+def _listed(pattern: str, takes: str) -> tuple[Callable[[str], tuple[str, ...]], str]:
+    def read(text: str) -> tuple[str, ...]:
+        items = tuple(item.strip() for item in text.split(",") if item.strip())
+        if not all(re.fullmatch(pattern, item) for item in items):
+            raise ValueError(text)
+        return items
+
+    return read, takes
+
+
+def _path(takes: str) -> tuple[Callable[[str], Path], str]:
+    return lambda text: Path(text).expanduser().absolute(), takes
+
+
+def _setting(
+    default: str, reader: tuple[Callable[[str], Any], str], says: str, *, secret: bool = False
+) -> Any:
+    read, takes = reader
+    return field(
+        repr=not secret,
+        metadata={"default": default, "read": read, "takes": takes, "says": says, "secret": secret},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, read and checked."""
+
+    redis_url: str = _setting(
+        "",
+        _matching(r"|(rediss?|unix)://\S+", "takes a redis://, rediss:// or unix:// URL, or nothing"),
+        "The Redis that keeps runs, events and the Celery queue. Empty: `nfctl up` runs a private one.",
+        secret=True,
+    )
+    runner: str = _setting(
+        "local", _choice("local"), "Where runs execute: `local`, on the machine of the worker."
+    )
+    data_dir: Path = _setting(
+        "data", _path("takes a directory"), "All that is kept on disk: Redis' files, logs, work and results."
+    )
+    pipelines_dir: Path = _setting(
+        "examples",
+        _path("takes a directory"),
+        "Pipelines named by a relative path are looked up here, and `test_workflows.yaml` here is the catalog.",
+    )
+    nextflow_bin: str = _setting(
+        "",
+        _matching(r".*", "takes the path of an executable"),
+        "The Nextflow to run. Empty: the one on PATH, or the one that `nfctl up` installs.",
+    )
+    host: str = _setting(
+        "127.0.0.1",
+        _matching(r"[\w.:-]+", "takes an address"),
+        "The address to serve on. Any but a loopback one needs AUTH_TOKENS.",
+    )
+    port: int = _setting("8000", _whole(1, 65535), "The port of the API, the socket and the page.")
+    web_processes: int = _setting("2", _whole(1, 64), "Web server processes.")
+    flower_port: int = _setting("5555", _whole(0, 65535), "Flower's port, on 127.0.0.1. 0: no Flower.")
+    flower_url: str = _setting(
+        "",
+        _matching(r"|https?://\S+", "takes an http:// or https:// URL, or nothing"),
+        "Where people reach Flower, for the link on the page. Empty: 127.0.0.1 and FLOWER_PORT.",
+    )
+    auth_tokens: tuple[str, ...] = _setting(
+        "",
+        _listed(
+            r"[\w.~+/=-]{16,}", "takes tokens of 16 or more letters, digits or ._~+/=-, with commas between"
+        ),
+        "Bearer tokens that may use the API. Empty: open, which is allowed on loopback only.",
+        secret=True,
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        "",
+        _listed(r"https?://[^\s/,*]+", "takes origins such as https://lab.example, with commas between"),
+        "Other sites whose pages may use the API and the socket. The service's own page always may.",
+    )
+    max_websocket_connections: int = _setting(
+        "1000",
+        _whole(1, 1_000_000),
+        "Sockets open at once, over all web processes; one more is closed with 1013.",
+    )
+    rate_limit: str = _setting(
+        "600/minute",
+        _matching(r"\d+ ?(/|per) ?\d* ?(second|minute|hour|day)s?", "takes a limit such as 600/minute"),
+        "Requests a client may make; health, metrics, the page and the socket do not count.",
+    )
+    run_history_limit: int = _setting(
+        "50", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped."
+    )
+    run_ttl_minutes: int = _setting("10080", _whole(1, 5_256_000), "Minutes an ended run is kept.")
+    queue_limit: int = _setting("1000", _whole(0, 100_000), "Runs that may wait.")
+    log_retention_lines: int = _setting(
+        "10000", _whole(50, 10_000_000), "Log lines kept in Redis a run; the whole log stays in DATA_DIR."
+    )
+    log_retention_bytes: int = _setting(
+        "8388608",
+        _whole(1_000_000, 1 << 40),
+        "Bytes of events kept in Redis a run, whatever the number of lines.",
+    )
+    cancel_grace_seconds: int = _setting(
+        "30",
+        _whole(0, 86_400),
+        "Seconds that Nextflow has to stop its tasks after a cancel, before it is killed.",
+    )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the service is reached from its own machine only."""
+        return self.host in _LOOPBACK
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process: the environment first, then `.env` in the working directory.
+
+    Raises BadSetting, whose text is one line that names the key, the value and what it takes.
+    """
+    if environment is None:
+        from_file = {key: value for key, value in dotenv_values(".env").items() if value is not None}
+        environment = from_file | dict(os.environ)
+    settings = Settings(**{item.name: _read(item, environment) for item in fields(Settings)})
+    _check_together(settings)
+    return settings
+
+
+def example() -> str:
+    """The text of `.env.example`."""
+    parts = [
+        "# Settings of the service. Copy to `.env` and change what you need; the values here are the defaults."
+    ]
+    for item in fields(Settings):
+        meta = item.metadata
+        parts.append(f"# {meta['says']} It {meta['takes']}.\n#{item.name.upper()}={meta['default']}")
+    return "\n\n".join(parts) + "\n"
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same environment without the values that only the service itself may know."""
+    secret = {item.name.upper() for item in fields(Settings) if item.metadata["secret"]}
+    return {
+        key: value
+        for key, value in environment.items()
+        if key not in secret and not key.startswith("FLOWER_")
+    }
+
+
+def _read(item: "Field[Any]", environment: Mapping[str, str]) -> Any:
+    assert item.default is MISSING  # noqa: S101 - defaults are text, so that they pass the same check
+    key = item.name.upper()
+    text = environment.get(key, "").strip() or item.metadata["default"]
+    try:
+        return item.metadata["read"](text)
+    except ValueError:
+        shown = "…" if item.metadata["secret"] else text
+        raise BadSetting(key, shown, item.metadata["takes"]) from None
+
+
+def _check_together(settings: Settings) -> None:
+    if not settings.on_loopback and not settings.auth_tokens:
+        raise BadSetting(
+            "HOST",
+            settings.host,
+            "takes a loopback address while AUTH_TOKENS is empty; set AUTH_TOKENS to serve others",
+        )

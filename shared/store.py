@@ -1,0 +1,383 @@
+"""The run records in Redis: the truth about every run, the queue and the one active slot."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+from redis import Redis
+
+from shared import events, keys, times
+from shared.errors import Busy, Conflict, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound
+from shared.events import Event
+from shared.redis_client import script, store_errors
+from shared.runs import Run, RunStatus
+from shared.settings import Settings
+
+_DAY = 86_400
+_PATIENCE = 20
+
+WhenBusy = Literal["attach", "queue", "reject"]
+Slot = Literal["keep", "take", "release"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run as it stands: its record, the version a move must name, its last event and its progress."""
+
+    run: Run
+    version: int
+    last_id: int
+    progress: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submission: `started`, `queued` (at `position`, from 1) or `attached` to another run."""
+
+    outcome: Literal["started", "queued", "attached"]
+    run_id: str
+    position: int | None
+
+
+class Store:
+    """Reads and moves run records. Every method raises StoreAway when Redis does not answer."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self.redis = redis
+        self._settings = settings
+        self._submit = script(redis, "submit")
+        self._move = script(redis, "move")
+
+    def get(self, run_id: str) -> Kept:
+        """The run as it stands. Raises RunNotFound."""
+        with store_errors():
+            fields = self.redis.hmget(keys.run(run_id), "record", "version", "seq", "progress")
+        kept = _kept(fields)
+        if kept is None:
+            raise RunNotFound(run_id)
+        return kept
+
+    def submit(
+        self, run: Run, when_busy: WhenBusy, idempotency_key: str | None = None, request: bytes = b""
+    ) -> Submission:
+        """Take a run in, first come first served, in one step that any number of callers may race in.
+
+        With the same key and request as before, nothing happens and the earlier answer is given again.
+        Raises Busy, QueueFull or KeyReused.
+        """
+        starting = run.moved(RunStatus.STARTING, run.queued_at)
+        digest = hashlib.sha256((idempotency_key or "").encode()).hexdigest()
+        fingerprint = hashlib.sha256(request).hexdigest() if idempotency_key else ""
+        with store_errors():
+            outcome, run_id, position = self._submit(
+                keys=[
+                    keys.ACTIVE,
+                    keys.QUEUE,
+                    keys.HISTORY,
+                    keys.run(run.run_id),
+                    keys.events(run.run_id),
+                    keys.idempotency(digest),
+                ],
+                args=[
+                    run.run_id,
+                    when_busy,
+                    orjson.dumps(starting.to_record()),
+                    events.status(starting, run.queued_at, 0).body(),
+                    orjson.dumps(run.to_record()),
+                    events.status(run, run.queued_at, 0).body(),
+                    int(run.queued_at.timestamp() * 1000),
+                    self._settings.queue_limit,
+                    fingerprint,
+                    _DAY,
+                ],
+            )
+        return _submission(outcome.decode(), run_id.decode(), int(position))
+
+    def move(
+        self,
+        run_id: str,
+        change: Callable[[Run], Run | None],
+        *,
+        tell: Callable[[Run], Sequence[Event]],
+        slot: Slot = "keep",
+        fence: int | None = None,
+        progress: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Replace the record by `change(record)` and keep the events of it, in one step, whoever else writes.
+
+        `change` may be called again with a newer record, and returns None to leave the run as it is.
+        Raises RunNotFound, IllegalMove (from `change`), Fenced, or Conflict.
+        """
+        for _ in range(_PATIENCE):
+            kept = self.get(run_id)
+            after = change(kept.run)
+            if after is None:
+                return kept.run
+            outcome = self._try_move(kept.version, after, tell(after), slot, fence, progress)
+            if outcome == b"ok":
+                return after
+            if outcome == b"fenced":
+                raise Fenced(run_id)
+            if outcome == b"missing":
+                raise RunNotFound(run_id)
+            if outcome == b"busy":
+                break
+        raise Conflict(run_id)
+
+    def finish(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        message: str | None,
+        exit_code: int | None = None,
+        progress: Mapping[str, Any] | None = None,
+        fence: int | None = None,
+    ) -> Run:
+        """End a run: final status, last progress and its one `complete`, and the slot is free. Again: no change."""
+
+        def change(run: Run) -> Run | None:
+            if run.status.final:
+                return None
+            # A run that is starting has shown nothing of itself, but it did run if it ended by itself.
+            if run.status is RunStatus.STARTING and status is RunStatus.SUCCEEDED:
+                run = run.moved(RunStatus.RUNNING, times.now())
+            return run.moved(status, times.now(), message=message, exit_code=exit_code)
+
+        def tell(run: Run) -> list[Event]:
+            at = run.finished_at or times.now()
+            told = [events.progress(run_id, progress, at)] if progress is not None else []
+            percent = int(progress["percent"]) if progress is not None else None
+            return [*told, events.status(run, at, percent), events.complete(run, at)]
+
+        return self.move(run_id, change, tell=tell, slot="release", fence=fence, progress=progress)
+
+    def cancel(self, run_id: str) -> tuple[Run, bool]:
+        """Ask a run to end: a queued one ends now, one that works becomes `cancelling`.
+
+        Returns the run and whether it is (being) cancelled; one that has ended stays as it is.
+        """
+        run = self.get(run_id).run
+        if run.status is RunStatus.QUEUED:
+            try:
+                ended = self.finish(
+                    run_id, RunStatus.CANCELLED, message="Cancelled while it waited in the queue."
+                )
+            except IllegalMove:  # its turn came in between
+                return self.cancel(run_id)
+            return ended, ended.status is RunStatus.CANCELLED
+
+        def change(now: Run) -> Run | None:
+            if now.status.final or now.status is RunStatus.CANCELLING:
+                return None
+            return now.moved(
+                RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is stopping its tasks."
+            )
+
+        after = self.move(run_id, change, tell=lambda run: [events.status(run, times.now())])
+        return after, after.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
+
+    def begin_next(self) -> Run | None:
+        """Give the free slot to the run that waits longest; None if none waits or the slot is taken."""
+        head = self._head_of_idle_queue()
+        while head is not None:
+            try:
+                return self.move(
+                    head,
+                    lambda run: run.moved(RunStatus.STARTING, times.now()),
+                    tell=lambda run: [events.status(run, times.now(), 0)],
+                    slot="take",
+                )
+            except (Conflict, IllegalMove):  # another took the slot, or the run was cancelled
+                pass
+            except RunNotFound:  # a queue entry whose record is gone starts nothing
+                with store_errors():
+                    self.redis.lrem(keys.QUEUE, 0, head)
+            following = self._head_of_idle_queue()
+            head = following if following != head else None
+        return None
+
+    def active_id(self) -> str | None:
+        """The run that holds the slot."""
+        with store_errors():
+            value = self.redis.get(keys.ACTIVE)
+        return value.decode() if value else None
+
+    def free_slot_of(self, run_id: str) -> None:
+        """Free the slot if a run holds it whose record is gone."""
+        with store_errors():
+            if self.redis.get(keys.ACTIVE) == run_id.encode() and not self.redis.exists(keys.run(run_id)):
+                self.redis.delete(keys.ACTIVE)
+
+    def queue(self, most: int = 100) -> list[str]:
+        """The waiting runs, the next one first."""
+        with store_errors():
+            return [value.decode() for value in self.redis.lrange(keys.QUEUE, 0, most - 1)]
+
+    def queue_length(self) -> int:
+        """How many runs wait."""
+        with store_errors():
+            return int(self.redis.llen(keys.QUEUE))
+
+    def position(self, run_id: str) -> int | None:
+        """The place of a run in the queue, from 1."""
+        with store_errors():
+            index = self.redis.lpos(keys.QUEUE, run_id)
+        return None if index is None else int(index) + 1
+
+    def latest_id(self) -> str | None:
+        """The active run, else the one that ended last, else the newest."""
+        active = self.active_id()
+        if active:
+            return active
+        recent = [run for run in self.history(20) if run.status.final and run.finished_at]
+        recent.sort(key=lambda run: run.finished_at or run.queued_at, reverse=True)
+        return recent[0].run_id if recent else None
+
+    def history(
+        self, limit: int, *, before: str | datetime | None = None, status: RunStatus | None = None
+    ) -> list[Run]:
+        """Runs, newest first; only those older than a run or a time, only those of one status."""
+        found: list[Run] = []
+        start = self._history_start(before)
+        while len(found) < limit:
+            page = self._history_page(start, max(limit, 50))
+            if not page:
+                break
+            start += len(page)
+            found += [run for run in page if run is not None and status in (None, run.status)]
+        return found[:limit]
+
+    def trim_history(self) -> int:
+        """Drop ended runs beyond the limit and entries whose time is over; returns how many."""
+        with store_errors():
+            total = int(self.redis.zcard(keys.HISTORY))
+        dropped = 0
+        for offset in range(0, total, 500):
+            dropped += self._trim_page(offset - dropped, total - dropped - self._settings.run_history_limit)
+        return dropped
+
+    def totals(self) -> dict[str, int]:
+        """How many runs have ever ended with each final status."""
+        with store_errors():
+            found = self.redis.hgetall(keys.TOTALS)
+        return {name.decode(): int(count) for name, count in found.items()}
+
+    def tasks(self, run_id: str) -> list[dict[str, Any]]:
+        """The kept Nextflow tasks of a run, in the order they were first seen. Raises RunNotFound."""
+        self.get(run_id)
+        with store_errors():
+            found = self.redis.hgetall(keys.tasks(run_id))
+        return [orjson.loads(found[index]) for index in sorted(found, key=int)]
+
+    def _try_move(
+        self,
+        version: int,
+        after: Run,
+        told: Sequence[Event],
+        slot: Slot,
+        fence: int | None,
+        progress: Mapping[str, Any] | None,
+    ) -> bytes:
+        with store_errors():
+            outcome: bytes = self._move(
+                keys=[
+                    keys.run(after.run_id),
+                    keys.events(after.run_id),
+                    keys.ACTIVE,
+                    keys.QUEUE,
+                    keys.tasks(after.run_id),
+                    keys.TOTALS,
+                ],
+                args=[
+                    after.run_id,
+                    version,
+                    "" if fence is None else fence,
+                    after.status.value,
+                    orjson.dumps(after.to_record()),
+                    slot,
+                    self._settings.run_ttl_minutes * 60,
+                    self._settings.log_retention_lines,
+                    self._settings.log_retention_bytes,
+                    b"" if progress is None else orjson.dumps(progress),
+                    *(event.body() for event in told),
+                ],
+            )
+        return outcome
+
+    def _head_of_idle_queue(self) -> str | None:
+        with store_errors():
+            if self.redis.exists(keys.ACTIVE):
+                return None
+            head = self.redis.lindex(keys.QUEUE, 0)
+        return head.decode() if head else None
+
+    def _history_start(self, before: str | datetime | None) -> int:
+        if before is None:
+            return 0
+        with store_errors():
+            if isinstance(before, datetime):
+                newer = self.redis.zcount(keys.HISTORY, int(before.timestamp() * 1000), "+inf")
+                return int(newer)
+            rank = self.redis.zrevrank(keys.HISTORY, before)
+        if rank is None:
+            raise RunNotFound(before)
+        return int(rank) + 1
+
+    def _history_page(self, start: int, size: int) -> list[Run | None]:
+        with store_errors():
+            run_ids = self.redis.zrevrange(keys.HISTORY, start, start + size - 1)
+            pipeline = self.redis.pipeline(transaction=False)
+            for run_id in run_ids:
+                pipeline.hget(keys.run(run_id.decode()), "record")
+            records = pipeline.execute()
+        return [Run.from_record(orjson.loads(record)) if record else None for record in records]
+
+    def _trim_page(self, offset: int, excess: int) -> int:
+        with store_errors():
+            run_ids = [value.decode() for value in self.redis.zrange(keys.HISTORY, offset, offset + 499)]
+            pipeline = self.redis.pipeline(transaction=False)
+            for run_id in run_ids:
+                pipeline.hget(keys.run(run_id), "status")
+            statuses = pipeline.execute()
+            gone = [run_id for run_id, status in zip(run_ids, statuses, strict=True) if status is None]
+            ended = [
+                run_id
+                for run_id, status in zip(run_ids, statuses, strict=True)
+                if status and RunStatus(status.decode()).final
+            ]
+            gone += ended[: max(0, excess - len(gone))]
+            for run_id in gone:
+                pipeline.zrem(keys.HISTORY, run_id)
+                pipeline.delete(keys.run(run_id), keys.events(run_id), keys.tasks(run_id), keys.lease(run_id))
+            pipeline.execute()
+        return len(gone)
+
+
+def _kept(fields: Sequence[bytes | None]) -> Kept | None:
+    record, version, last_id, progress = fields
+    if record is None:
+        return None
+    return Kept(
+        run=Run.from_record(orjson.loads(record)),
+        version=int(version or 0),
+        last_id=int(last_id or 0),
+        progress=orjson.loads(progress) if progress else None,
+    )
+
+
+def _submission(outcome: str, run_id: str, position: int) -> Submission:
+    match outcome:
+        case "started" | "queued" | "attached":
+            return Submission(outcome, run_id, position or None)
+        case "busy":
+            raise Busy(run_id)
+        case "full":
+            raise QueueFull(position)
+        case "reused":
+            raise KeyReused(run_id)
+        case _:
+            raise Conflict(run_id)

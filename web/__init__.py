@@ -1,0 +1,1 @@
+"""The doors of the service: HTTP, WebSocket and the viewer page."""

@@ -1,0 +1,90 @@
+"""Is it alive, is it ready, and its figures for Prometheus. None of these is limited or needs a token."""
+
+import time
+from typing import Any
+
+from celery import Celery
+from flask import Blueprint, Response, jsonify
+from kombu.exceptions import OperationalError
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from shared.errors import StoreAway
+from shared.redis_client import store_errors
+from shared.runs import RunStatus
+from web.hub import Hub
+from web.wiring import Service
+
+_ANSWER_SECONDS = 2.0
+
+
+def health(service: Service, hub: Hub) -> Blueprint:
+    """`/healthz`, `/health` and `/metrics`."""
+    door = Blueprint("health", __name__)
+
+    @door.get("/healthz")
+    def alive() -> Response:
+        return jsonify(status="alive")
+
+    @door.get("/health")
+    def ready() -> tuple[Response, int]:
+        checks = _checks(service, hub)
+        ok = all(check["ok"] for check in checks.values())
+        answer = jsonify(status="ok" if ok else "unavailable", checks=checks)
+        if not ok:
+            answer.headers["Retry-After"] = "3"
+        return answer, 200 if ok else 503
+
+    @door.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(_figures(service, hub)), content_type=CONTENT_TYPE_LATEST)
+
+    return door
+
+
+def _checks(service: Service, hub: Hub) -> dict[str, dict[str, Any]]:
+    try:
+        with store_errors():
+            service.redis.ping()
+    except StoreAway as error:
+        away = {"ok": False, "detail": "Unknown while Redis is away."}
+        return {"redis": {"ok": False, "detail": str(error)}, "worker": away, "runner": away, "live": away}
+    relaying = time.monotonic() - hub.heard_at < 10
+    live = {"ok": relaying, "detail": "Events are relayed." if relaying else "Events are not relayed yet."}
+    return {"redis": {"ok": True, "detail": "Redis answers."}, **_ask_worker(service.celery), "live": live}
+
+
+def _ask_worker(celery: Celery) -> dict[str, dict[str, Any]]:
+    try:
+        replies = celery.control.broadcast(
+            "runner_check", reply=True, limit=1, timeout=_ANSWER_SECONDS, pattern="worker@*", matcher="glob"
+        )
+    except (OperationalError, OSError):
+        replies = []
+    for reply in replies or []:
+        for name, answer in reply.items():
+            return {"worker": {"ok": True, "detail": f"{name} answers."}, "runner": answer}
+    silent = {"ok": False, "detail": f"No worker answered within {_ANSWER_SECONDS:.0f} s. Start one."}
+    return {"worker": silent, "runner": {"ok": False, "detail": "Only a worker knows, and none answers."}}
+
+
+def _figures(service: Service, hub: Hub) -> CollectorRegistry:
+    """All figures but this process's sockets come from Redis, so every process tells the same."""
+    registry = CollectorRegistry()
+    up = Gauge("nfctl_redis_up", "Whether Redis answers.", registry=registry)
+    viewers = Gauge("nfctl_websocket_connections", "Open sockets, over all processes.", registry=registry)
+    viewers.set(hub.presence.total)
+    try:
+        totals = service.store.totals()
+        active, waiting = service.store.active_id(), service.store.queue_length()
+    except StoreAway:
+        up.set(0)
+        return registry
+    up.set(1)
+    Gauge("nfctl_active_runs", "Runs at work: 0 or 1.", registry=registry).set(1 if active else 0)
+    Gauge("nfctl_queued_runs", "Runs that wait.", registry=registry).set(waiting)
+    ended = Counter("nfctl_runs", "Runs that have ended.", ["status"], registry=registry)
+    for status in RunStatus:
+        if status.final:
+            ended.labels(status.value).inc(totals.get(status.value, 0))
+    return registry

@@ -1,0 +1,259 @@
+"""The hub of a web process: one Redis subscription, whatever the number of viewers.
+
+A viewer is either *live*, when the hub writes each event to it as it comes, or *catching up*, when a thread of
+its own reads kept events after the last one it has. It begins by catching up; a live one that reads too slowly
+catches up again. So nobody waits for anybody, and no event is missed or seen twice.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis import Redis
+from redis.client import PubSub
+
+from shared import events, keys, times
+from shared.errors import StoreAway
+from shared.events import EventType
+from shared.feed import Feed, parse_message
+from shared.redis_client import store_errors
+from shared.store import Store
+from web.outbox import Outbox, Stalled, text_frame
+from web.presence import BEAT_SECONDS, Presence
+
+KEEP_ALIVE_SECONDS = 25.0
+_PAGE = 50
+_PULSE_SECONDS = 0.5
+_REREAD_SECONDS = 1.0
+_STATUS = b'"type":"status"'
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Viewer:
+    """One socket and where it stands: the run it sees, and the last event of it that was written.
+
+    `follows` is true for one that goes from run to run. `close` ends it with a code and a reason.
+    """
+
+    outbox: Outbox
+    close: Callable[[int, str], None]
+    run_id: str | None
+    cursor: int
+    follows: bool
+
+
+@dataclass(eq=False, slots=True)
+class Channel:
+    """The live viewers of one run, and the last event that was written to them."""
+
+    run_id: str | None
+    cursor: int
+    viewers: set[Viewer] = field(default_factory=set)
+
+
+class Hub:
+    """Relays events from Redis to viewers. Its thread survives Redis and re-reads what it may have missed."""
+
+    def __init__(self, redis: Redis, store: Store, feed: Feed, presence: Presence) -> None:
+        self._redis = redis
+        self._store = store
+        self._feed = feed
+        self.presence = presence
+        self._lock = threading.Lock()
+        self._channels: dict[str | None, Channel] = {}
+        self._viewers: set[Viewer] = set()
+        self._switching = threading.Lock()
+        self.current: str | None = None
+        self._draining: Callable[[], bool] = lambda: False
+        self.heard_at = 0.0
+
+    def start(self, draining: Callable[[], bool]) -> None:
+        """Begin to relay; once `draining` is true every viewer is closed with 1012."""
+        self._draining = draining
+        threading.Thread(target=self._run, name="hub", daemon=True).start()
+
+    def add(self, viewer: Viewer) -> None:
+        """Serve a viewer from its cursor on. Returns once it is live. Raises Stalled when it does not read."""
+        with self._lock:
+            self._viewers.add(viewer)
+        self._catch_up(viewer)
+
+    def notice(self) -> None:
+        """Learn which run is active, or was last, and lead those who follow to it. Raises StoreAway."""
+        with self._switching:
+            active = self._store.active_id() or self.current or self._store.latest_id()
+            if active is not None and active != self.current:
+                self._switch(active)
+
+    def remove(self, viewer: Viewer) -> None:
+        """Forget a viewer; again: no change."""
+        viewer.outbox.end()
+        with self._lock:
+            self._viewers.discard(viewer)
+            self._leave_channel(viewer)
+
+    def _leave_channel(self, viewer: Viewer) -> None:
+        channel = self._channels.get(viewer.run_id)
+        if channel is not None:
+            channel.viewers.discard(viewer)
+            if not channel.viewers:
+                del self._channels[viewer.run_id]
+
+    # Catching up: in the viewer's own thread.
+
+    def _catch_up(self, viewer: Viewer) -> None:
+        while viewer in self._viewers:
+            try:
+                page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE) if viewer.run_id else []
+                if page:
+                    self._write_page(viewer, page)
+                elif self._join(viewer):
+                    return
+            except StoreAway:
+                time.sleep(_PULSE_SECONDS)
+
+    def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
+        frames = b"".join(text_frame(frame) for _, frame in page)
+        while not viewer.outbox.offer(frames):
+            viewer.outbox.flush()
+        viewer.outbox.flush()
+        viewer.cursor = page[-1][0]
+
+    def _join(self, viewer: Viewer) -> bool:
+        """Make a viewer live if it has all that the live ones of its run have."""
+        with self._lock:
+            if viewer.follows and viewer.run_id != self.current:
+                viewer.run_id, viewer.cursor = self.current, 0
+                return False
+            channel = self._channels.get(viewer.run_id)
+            if channel is None:
+                channel = self._channels[viewer.run_id] = Channel(viewer.run_id, viewer.cursor)
+            if viewer.cursor < channel.cursor:
+                return False
+            channel.viewers.add(viewer)
+            return True
+
+    # Live: in the hub's thread.
+
+    def _run(self) -> None:
+        beat_at = keep_alive_at = time.monotonic()
+        while not self._draining():
+            try:
+                with store_errors(), self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(keys.CHANNEL)
+                    while not self._draining():
+                        self._listen(channel)
+                        now = time.monotonic()
+                        if now - beat_at >= BEAT_SECONDS:
+                            beat_at = now
+                            self.presence.beat()
+                        if now - keep_alive_at >= KEEP_ALIVE_SECONDS:
+                            keep_alive_at = now
+                            self._keep_alive()
+            except StoreAway as error:
+                _log.warning("%s", error, extra={"action": "store.away"})
+                time.sleep(_PULSE_SECONDS)
+            except Exception:  # the hub is the heart of the process: whatever it is, tell it and go on
+                _log.exception("The hub stumbled.", extra={"action": "hub.stumbled"})
+                time.sleep(_PULSE_SECONDS)
+        self._close_all(1012, "The server restarts; connect again.")
+
+    def _listen(self, channel: PubSub) -> None:
+        """Relay messages for about a second, then re-read: a subscription may have been renewed unseen."""
+        until = time.monotonic() + _REREAD_SECONDS
+        while (left := until - time.monotonic()) > 0 and not self._draining():
+            message = channel.get_message(timeout=min(left, _PULSE_SECONDS))
+            if message is not None and message["type"] == "message":
+                self._relay(*parse_message(message["data"]))
+        self._reread()
+        self.heard_at = time.monotonic()
+
+    def _relay(self, run_id: str, number: int, frame: bytes) -> None:
+        if run_id != self.current and _STATUS in frame[:40]:
+            self.notice()
+        channel = self._channels.get(run_id)
+        if channel is None:
+            return
+        if number == channel.cursor + 1:
+            self._deliver(channel, [(number, frame)])
+        elif number > channel.cursor:
+            self._read_on(channel)
+
+    def _reread(self) -> None:
+        self.notice()
+        for channel in list(self._channels.values()):
+            self._read_on(channel)
+
+    def _read_on(self, channel: Channel) -> None:
+        while channel.run_id is not None:
+            page = self._feed.read(channel.run_id, channel.cursor, _PAGE)
+            if not page:
+                return
+            self._deliver(channel, page)
+
+    def _deliver(self, channel: Channel, page: list[tuple[int, bytes]]) -> None:
+        frames = [(number, text_frame(frame)) for number, frame in page]
+        slow: list[Viewer] = []
+        with self._lock:
+            for viewer in channel.viewers:
+                for number, frame in frames:
+                    if number > viewer.cursor:
+                        if not _offer(viewer, frame):
+                            slow.append(viewer)
+                            break
+                        viewer.cursor = number
+            channel.cursor = page[-1][0]
+            for viewer in slow:
+                self._leave_channel(viewer)
+        for viewer in slow:
+            self._in_thread(viewer)
+
+    def _catch_up_slow(self, viewer: Viewer) -> None:
+        try:
+            viewer.outbox.flush()
+            self._catch_up(viewer)
+        except OSError:  # it is closed
+            pass
+        except Stalled:
+            viewer.close(1013, "You read too slowly. Connect again with since=<last id>.")
+
+    def _switch(self, run_id: str) -> None:
+        """Lead those who follow from the run before to this one, after the last event of that."""
+        before = self._channels.get(self.current)
+        if before is not None:
+            self._read_on(before)
+        with self._lock:
+            movers = [viewer for viewer in before.viewers if viewer.follows] if before else []
+            for viewer in movers:
+                self._leave_channel(viewer)
+                viewer.run_id, viewer.cursor = run_id, 0
+            self.current = run_id
+        for viewer in movers:
+            self._in_thread(viewer)
+
+    def _in_thread(self, viewer: Viewer) -> None:
+        threading.Thread(target=self._catch_up_slow, args=(viewer,), name="catch-up", daemon=True).start()
+
+    def _keep_alive(self) -> None:
+        data = {"status": "keep-alive", "connected_clients": self.presence.total}
+        body = events.frame_body(EventType.STATUS, data, None, times.now())
+        frame = text_frame(events.with_id(body, None))
+        with self._lock:
+            for viewer in self._viewers:
+                _offer(viewer, frame)
+
+    def _close_all(self, code: int, reason: str) -> None:
+        with self._lock:
+            viewers = list(self._viewers)
+        for viewer in viewers:
+            viewer.close(code, reason)
+
+
+def _offer(viewer: Viewer, frame: bytes) -> bool:
+    try:
+        return viewer.outbox.offer(frame)
+    except OSError:  # it is gone; its own thread notices and removes it
+        return True

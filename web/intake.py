@@ -1,0 +1,44 @@
+"""From a request to a run: fills in what a resumed run lends, and gives ids."""
+
+from datetime import datetime
+from typing import Any
+
+from shared.errors import RunNotFound
+from shared.runs import Run, new_run_id, new_session_id
+from shared.store import Store
+from web.schemas import InvalidRequest, RunRequest
+
+_LENT = ("pipeline", "revision", "profile", "parameters", "workdir", "config")
+
+
+def make_run(store: Store, wanted: RunRequest, at: datetime) -> Run:
+    """The run that a request asks for. Raises InvalidRequest when what it resumes is not there or still at work."""
+    values: dict[str, Any] = {name: getattr(wanted, name) for name in _LENT}
+    session_id = new_session_id()
+    if wanted.resumes_session:
+        session_id = str(wanted.resume).lower()
+    elif wanted.resume is not None:
+        earlier = _resumable(store, wanted.resume)
+        session_id = earlier.session_id
+        for name in _LENT:
+            if values[name] is None:
+                values[name] = getattr(earlier, name)
+    values["parameters"] = values["parameters"] or {}
+    return Run(
+        run_id=new_run_id(at),
+        session_id=session_id,
+        resumes=wanted.resume is not None,
+        queued_at=at,
+        triggered_by=wanted.triggered_by,
+        **values,
+    )
+
+
+def _resumable(store: Store, run_id: str) -> Run:
+    try:
+        earlier = store.get(run_id).run
+    except RunNotFound as error:
+        raise InvalidRequest([{"loc": ["resume"], "msg": str(error)}]) from None
+    if not earlier.status.final:
+        raise InvalidRequest([{"loc": ["resume"], "msg": f"Run {run_id} has not ended; cancel it or wait"}])
+    return earlier

@@ -1,0 +1,50 @@
+"""The rate limit: counted in Redis for all web processes, in memory while Redis is away."""
+
+import math
+import time
+
+from flask import Flask, Response
+from flask_limiter import Limiter
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared import keys
+from web.access import client_name
+from web.wiring import Service
+
+
+def limit_requests(app: Flask, service: Service) -> Limiter:
+    """Limit all views that are not exempt, and say in headers how much is left."""
+    limiter = Limiter(
+        key_func=client_name(service),
+        app=app,
+        # One allowance for the whole API, not one a view.
+        application_limits=[service.settings.rate_limit],
+        storage_uri=_storage_uri(service.settings.redis_url),
+        storage_options={  # type: ignore[arg-type] - handed on to redis-py, which takes more than text
+            "socket_connect_timeout": 0.5,
+            "socket_timeout": 0.5,
+            "retry": Retry(NoBackoff(), 0),
+        },
+        key_prefix=keys.LIMITS_PREFIX,
+        in_memory_fallback_enabled=True,
+        strategy="fixed-window",
+    )
+
+    @app.after_request
+    def _tell(response: Response) -> Response:
+        current = limiter.current_limit
+        if current is not None:
+            seconds = str(max(0, math.ceil(current.reset_at - time.time())))
+            response.headers["RateLimit-Limit"] = str(current.limit.amount)
+            response.headers["RateLimit-Remaining"] = str(max(0, current.remaining))
+            response.headers["RateLimit-Reset"] = seconds
+            if response.status_code == 429:
+                response.headers["Retry-After"] = seconds
+        return response
+
+    return limiter
+
+
+def _storage_uri(redis_url: str) -> str:
+    return redis_url.replace("unix://", "redis+unix://", 1) if redis_url.startswith("unix://") else redis_url

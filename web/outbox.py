@@ -1,0 +1,136 @@
+"""The writing side of one socket: never blocks the hub, never cuts a frame, never grows without end."""
+
+import select
+import socket
+import struct
+import threading
+import time
+from typing import Any
+
+PENDING_BYTES = 1_048_576
+STALL_SECONDS = 20.0
+_PULSE_SECONDS = 1.0
+
+
+class Stalled(Exception):
+    """The client has read nothing for `STALL_SECONDS`, or is gone."""
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One unmasked, final, uncompressed text frame (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x81, size)) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", 0x81, 126, size) + payload
+    return struct.pack("!BBQ", 0x81, 127, size) + payload
+
+
+class Outbox:
+    """Stands in for a socket where the WebSocket library and the hub both write, from any thread.
+
+    What the kernel does not take at once is kept here, in order, and written by a thread that lives only as
+    long as there is something left. Everything but writing goes to the socket itself.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        # gevent wraps the socket; its own `send` would wait, and then write part of a frame.
+        self._raw: socket.socket = getattr(sock, "_sock", sock)
+        self._lock = threading.Lock()
+        self._drained = threading.Condition(self._lock)
+        self._pending = bytearray()
+        self._draining = False
+        self._stopped = False
+        self._ended = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes) -> int:
+        """Take these bytes whatever is pending: for the library's own small frames. Raises OSError when ended."""
+        with self._lock:
+            if self._ended:
+                raise BrokenPipeError
+            self._write(data)
+        return len(data)
+
+    def offer(self, frame: bytes) -> bool:
+        """Write a frame now or keep it for later; False, and nothing taken, when too much is pending.
+
+        Raises OSError once frames are stopped or the client is gone.
+        """
+        with self._lock:
+            if self._stopped or self._ended:
+                raise BrokenPipeError
+            if self._pending and len(self._pending) + len(frame) > PENDING_BYTES:
+                return False
+            self._write(frame)
+            return True
+
+    def stop_frames(self) -> None:
+        """Offer nothing after this: the library is about to close, and its Close frame must be the last."""
+        with self._lock:
+            self._stopped = True
+
+    def flush(self) -> None:
+        """Wait until nothing is pending. Raises Stalled when the client stopped reading, or is gone."""
+        with self._drained:
+            while self._pending and not self._ended:
+                self._drained.wait(_PULSE_SECONDS)
+            if self._ended:
+                raise Stalled
+
+    def end(self) -> None:
+        """Take nothing any more."""
+        with self._drained:
+            self._ended = True
+            self._pending.clear()
+            self._drained.notify_all()
+
+    def _write(self, data: bytes) -> None:
+        if not self._pending:
+            data = data[self._send_now(data) :]
+        if data:
+            self._pending += data
+            if not self._draining:
+                self._draining = True
+                threading.Thread(target=self._drain, name="outbox", daemon=True).start()
+
+    def _send_now(self, data: bytes | bytearray) -> int:
+        try:
+            return self._raw.send(data, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def _drain(self) -> None:
+        moved_at = time.monotonic()
+        while time.monotonic() - moved_at < STALL_SECONDS:
+            self._wait_writable()
+            with self._drained:
+                if self._ended:
+                    return
+                try:
+                    written = self._send_now(self._pending[:PENDING_BYTES])
+                except OSError:
+                    break
+                if written:
+                    moved_at = time.monotonic()
+                    del self._pending[:written]
+                if not self._pending:
+                    self._draining = False
+                    self._drained.notify_all()
+                    return
+        self.end()
+        self._hang_up()
+
+    def _wait_writable(self) -> None:
+        poll = select.poll()
+        poll.register(self._raw.fileno(), select.POLLOUT)
+        poll.poll(_PULSE_SECONDS * 1000)
+
+    def _hang_up(self) -> None:
+        try:
+            self._raw.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the other side was quicker
+            pass

@@ -1,0 +1,48 @@
+"""How many sockets are open over all web processes, and the bound on them."""
+
+import os
+import secrets
+import time
+from pathlib import Path
+
+from redis import Redis
+
+from shared import keys
+from shared.redis_client import store_errors
+
+BEAT_SECONDS = 5.0
+_STALE_SECONDS = 15
+_LUA = (Path(__file__).parent / "presence.lua").read_text()
+
+
+class Presence:
+    """Counts this process's sockets together with those of the others."""
+
+    def __init__(self, redis: Redis, limit: int) -> None:
+        self._script = redis.register_script(_LUA)
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._limit = limit
+        self._mine = 0
+        self.total = 0
+
+    def join(self) -> bool:
+        """Count one more socket, unless that is more than may be. Raises StoreAway."""
+        admitted, self.total = self._tell(self._mine + 1, self._limit)
+        self._mine += 1 if admitted else 0
+        return admitted
+
+    def leave(self) -> None:
+        """Count one socket less; the next beat tells the others."""
+        self._mine -= 1
+        self.total = max(0, self.total - 1)
+
+    def beat(self) -> None:
+        """Tell the others how many there are here. Raises StoreAway."""
+        _, self.total = self._tell(self._mine, 0)
+
+    def _tell(self, count: int, limit: int) -> tuple[bool, int]:
+        with store_errors():
+            admitted, total = self._script(
+                keys=[keys.VIEWERS], args=[self._name, count, int(time.time()), _STALE_SECONDS, limit]
+            )
+        return bool(admitted), int(total)

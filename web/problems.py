@@ -1,0 +1,79 @@
+"""Errors as clients see them: RFC 9457, mapped here and nowhere else."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException, TooManyRequests
+
+from shared.errors import Busy, Conflict, KeyReused, QueueFull, RunNotFound, StoreAway
+from web.schemas import InvalidRequest
+
+_RETRY_SECONDS = "3"
+_log = logging.getLogger(__name__)
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:
+    """An `application/problem+json` answer."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **more,
+    }
+    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def map_errors(app: Flask) -> None:
+    """Give every error that can leave a view its answer."""
+    retry = {"Retry-After": _RETRY_SECONDS}
+
+    @app.errorhandler(InvalidRequest)
+    def _invalid(error: InvalidRequest) -> Response:
+        first = error.errors[0]
+        place = ".".join(str(part) for part in first["loc"]) or "The request"
+        return problem(422, f"{place}: {first['msg']}.", errors=error.errors)
+
+    @app.errorhandler(RunNotFound)
+    def _not_found(error: RunNotFound) -> Response:
+        return problem(404, str(error))
+
+    @app.errorhandler(Busy)
+    def _busy(error: Busy) -> Response:
+        return problem(409, str(error), active_run_id=error.active)
+
+    @app.errorhandler(KeyReused)
+    def _reused(error: KeyReused) -> Response:
+        return problem(
+            422, str(error), errors=[{"loc": ["header", "Idempotency-Key"], "msg": "was used before"}]
+        )
+
+    @app.errorhandler(QueueFull)
+    @app.errorhandler(Conflict)
+    def _later(error: Exception) -> Response:
+        return problem(503, str(error), retry)
+
+    @app.errorhandler(StoreAway)
+    def _away(error: StoreAway) -> Response:
+        _log.warning("%s", error, extra={"action": "store.away"})
+        return problem(503, f"{error} What runs goes on; try again in a few seconds.", retry)
+
+    @app.errorhandler(HTTPException)
+    def _http(error: HTTPException) -> Response:
+        if error.response is not None and isinstance(error.response, Response):
+            return error.response
+        status = error.code or 500
+        detail = "Too many requests: slow down." if isinstance(error, TooManyRequests) else error.description
+        headers = {
+            name: value for name, value in error.get_headers() if name in ("Allow", "Location", "Retry-After")
+        }
+        return problem(status, detail or HTTPStatus(status).phrase, headers)
+
+    @app.errorhandler(Exception)
+    def _mistake(_error: Exception) -> Response:
+        # The last resort: the trace is for the log, never for the client.
+        _log.exception("A request failed.", extra={"action": "request.failed"})
+        return problem(500, "The server made a mistake; its log says more.")

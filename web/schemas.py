@@ -1,0 +1,403 @@
+"""Shapes of requests and answers; the OpenAPI document is made from them."""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from flask import request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+from shared.runs import RunStatus
+
+MAX_BODY_BYTES = 524_288
+_MAX_DEPTH = 32
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class InvalidRequest(Exception):
+    """What a client sent cannot be used; `errors` says where and why."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__("The request is not valid.")
+        self.errors = errors
+
+
+def _word(text: str) -> str:
+    if text.startswith("-"):
+        raise ValueError("must not start with '-', which would make it an option")
+    return _line(text)
+
+
+def _line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("must be one line without control characters")
+    if text != text.strip():
+        raise ValueError("must not begin or end with a space")
+    return text
+
+
+def _directory(text: str) -> str:
+    if not text.startswith("/") and not re.match(r"\w+://", text):
+        raise ValueError("must be an absolute path or a URI such as s3://bucket/work")
+    return _line(text)
+
+
+def _values(parameters: dict[str, Any]) -> dict[str, Any]:
+    for name in parameters:
+        if not name or _CONTROL.search(name):
+            raise ValueError(f"the name {name[:50]!r} must be one line and not empty")
+    _check_values(parameters, _MAX_DEPTH)
+    return parameters
+
+
+def _check_values(value: Any, depth: int) -> None:
+    if depth == 0:
+        raise ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _check_values(item, depth - 1)
+
+
+Word = Annotated[str, AfterValidator(_word)]
+Line = Annotated[str, AfterValidator(_line)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RunRequest(_Strict):
+    """What to run, and how."""
+
+    pipeline: Annotated[Word, Field(min_length=1, max_length=1024)] | None = Field(
+        None,
+        description="A path, a directory of PIPELINES_DIR, `owner/repository`, or a Git URL. "
+        "May be left out when `resume` names a run.",
+        examples=["hello", "nextflow-io/hello"],
+    )
+    revision: Annotated[Word, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="A branch, tag or commit."
+    )
+    profile: Annotated[Word, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Configuration profiles, with commas between."
+    )
+    parameters: Annotated[dict[str, Any], AfterValidator(_values)] | None = Field(
+        None, description="The pipeline's parameters; numbers, booleans and lists keep their type."
+    )
+    workdir: Annotated[str, AfterValidator(_directory), Field(max_length=1024)] | None = Field(
+        None, description="Nextflow's work directory; by default one of the run's session."
+    )
+    config: Annotated[str, Field(max_length=65_536)] | None = Field(
+        None, description="More Nextflow configuration, as text."
+    )
+    resume: Annotated[Word, Field(min_length=1, max_length=128)] | None = Field(
+        None,
+        description="A run, or a Nextflow session id, whose finished tasks need not be done again. "
+        "What is not given is taken from that run.",
+    )
+    triggered_by: Annotated[Line, Field(max_length=256)] | None = Field(
+        None, description="Who or what asked for it."
+    )
+    when_busy: Literal["attach", "queue", "reject"] = Field(
+        "attach",
+        description="While another run is active: join that one, wait in the queue, or be refused (409).",
+    )
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "RunRequest":
+        if self.pipeline is None and (self.resume is None or _UUID.fullmatch(self.resume)):
+            raise ValueError("pipeline is required, unless resume names a run")
+        return self
+
+    @property
+    def resumes_session(self) -> bool:
+        """Whether `resume` is a session id and not a run's."""
+        return bool(self.resume and _UUID.fullmatch(self.resume))
+
+
+class StatusQuery(_Strict):
+    """Which run."""
+
+    run_id: str | None = Field(
+        None, max_length=128, description="Without it: the active run, else the last one."
+    )
+
+
+class HistoryQuery(BaseModel):
+    """Which part of the history."""
+
+    model_config = ConfigDict(extra="forbid")
+    limit: int = Field(20, ge=1, le=100, description="How many runs.")
+    before: str | None = Field(
+        None, max_length=128, description="A run id or an RFC 3339 time: only runs older than that."
+    )
+    status: RunStatus | None = Field(None, description="Only runs of this status.")
+
+
+class LogsQuery(BaseModel):
+    """Which part of the log."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: int | None = Field(None, ge=0, le=2**53, description="Only lines of events later than this id.")
+    tail: int | None = Field(None, ge=0, le=10_000_000, description="Only that many lines, the newest.")
+
+
+class EventsQuery(BaseModel):
+    """Which events."""
+
+    model_config = ConfigDict(extra="forbid")
+    since: int = Field(0, ge=0, le=2**53, description="Only events later than this id.")
+    limit: int = Field(100, ge=1, le=500, description="How many events at the most.")
+
+
+class TasksQuery(BaseModel):
+    """Which tasks."""
+
+    model_config = ConfigDict(extra="forbid")
+    limit: int = Field(1000, ge=1, le=10_000, description="How many tasks at the most, the newest.")
+
+
+class RunInfo(BaseModel):
+    """One run. Values of parameters that look like secrets are hidden."""
+
+    run_id: str
+    status: RunStatus
+    started_at: str | None
+    finished_at: str | None
+    job_name: str
+    message: str | None
+    pipeline: str
+    revision: str | None
+    profile: str | None
+    parameters: dict[str, Any]
+    triggered_by: str | None
+    queued_at: str
+    exit_code: int | None
+    session_id: str
+    resumes: bool
+
+
+class RunAccepted(BaseModel):
+    """What became of a submission."""
+
+    run_id: str
+    status: RunStatus
+    attached: bool
+    job_name: str
+    websocket_url: str
+    queue_position: int | None = None
+
+
+class ProcessCounts(BaseModel):
+    """The tasks of one Nextflow process."""
+
+    name: str
+    pending: int
+    running: int
+    succeeded: int
+    cached: int
+    failed: int
+    retries: int
+    aborted: int
+
+
+class Progress(BaseModel):
+    """The tasks of a run. `percent` never goes down and is 100 only after success."""
+
+    percent: int
+    completed: int
+    total: int
+    processes: list[ProcessCounts]
+    executor: str | None
+
+
+class QueueEntry(BaseModel):
+    """A run that waits."""
+
+    run_id: str
+    position: int
+    pipeline: str
+    queued_at: str
+    triggered_by: str | None
+
+
+class StatusAnswer(BaseModel):
+    """How things stand."""
+
+    active: bool
+    run: RunInfo | None
+    progress_percent: int
+    progress: Progress | None
+    log_preview: list[str]
+    websocket_url: str
+    connected_clients: int
+    last_update: str
+    queue: list[QueueEntry]
+
+
+class CancelAnswer(BaseModel):
+    """What became of a cancel."""
+
+    run_id: str | None
+    status: RunStatus | None
+    cancelled: bool
+    detail: str
+
+
+class HistoryEntry(BaseModel):
+    """One run in the history."""
+
+    run_id: str
+    status: RunStatus
+    started_at: str | None
+    finished_at: str | None
+    duration_seconds: float | None
+    triggered_by: str | None
+    job_name: str
+    pipeline: str
+    revision: str | None
+    message: str | None
+
+
+class Task(BaseModel):
+    """One attempt at a Nextflow task."""
+
+    model_config = ConfigDict(extra="allow")
+    task_id: int
+    hash: str
+    name: str
+    process: str
+    tag: str | None
+    status: str
+    exit: int | None
+    attempt: int | None
+    submit: str | None
+    start: str | None = None
+    complete: str | None = None
+    realtime_ms: int | None = None
+    peak_rss_bytes: int | None = None
+
+
+class TasksAnswer(BaseModel):
+    """The tasks of a run, in the order they were submitted."""
+
+    run_id: str
+    tasks: list[Task]
+    total: int
+    truncated: bool
+
+
+class Frame(BaseModel):
+    """One event, as the socket sends it."""
+
+    type: Literal["status", "progress", "log", "complete", "error"]
+    data: dict[str, Any]
+    timestamp: str
+    run_id: str | None
+    id: int | None
+
+
+class EventsAnswer(BaseModel):
+    """Kept events in order. Ids below `first_id` are no longer kept."""
+
+    run_id: str
+    events: list[Frame]
+    first_id: int
+    last_id: int
+
+
+class Artifact(BaseModel):
+    """One file that a run left."""
+
+    name: str
+    kind: Literal["report", "output"]
+    size: int
+    url: str
+
+
+class ArtifactsAnswer(BaseModel):
+    """The files a run left."""
+
+    run_id: str
+    artifacts: list[Artifact]
+    truncated: bool
+
+
+class Ticket(BaseModel):
+    """A ticket for one socket."""
+
+    ticket: str
+    expires_in_seconds: int
+
+
+class About(BaseModel):
+    """The service."""
+
+    name: str
+    version: str
+    runner: str
+    flower_url: str | None
+    docs_url: str
+    auth_required: bool
+
+
+class Catalog(BaseModel):
+    """Pipelines that can be started by name."""
+
+    workflows: list[dict[str, Any]]
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with a request."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = None
+
+
+def parse_body(model: type[Model]) -> tuple[Model, bytes]:
+    """The JSON body as that model, and its bytes. Raises BadRequest, UnsupportedMediaType or InvalidRequest."""
+    if not request.is_json:
+        raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
+    body = request.get_data()
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not JSON: {error}") from error
+    return _validated(model, value), body
+
+
+def parse_query(model: type[Model]) -> Model:
+    """The query as that model; a key that comes twice is an error. Raises InvalidRequest."""
+    values: dict[str, Any] = {}
+    for key, value in request.args.items(multi=True):
+        if key in values:
+            raise InvalidRequest([{"loc": [key], "msg": "is given more than once"}])
+        values[key] = value
+    return _validated(model, values)
+
+
+def _validated(model: type[Model], value: Any) -> Model:
+    if not isinstance(value, dict):
+        raise InvalidRequest([{"loc": [], "msg": "must be a JSON object"}])
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise InvalidRequest(
+            [{"loc": [*item["loc"]], "msg": item["msg"].removeprefix("Value error, ")} for item in found]
+        ) from None

@@ -1,0 +1,130 @@
+"""The WebSocket door: `/api/v1/pipeline/stream`. All refusals happen before the upgrade but one."""
+
+import logging
+import time
+from typing import Any
+
+from flask import Blueprint, request
+from flask_sock import Sock
+from pydantic import BaseModel, ConfigDict, Field
+from simple_websocket import ConnectionClosed, Server
+
+from shared import events, times
+from shared.errors import StoreAway
+from shared.events import EventType
+from web.hub import Hub, Viewer
+from web.outbox import Outbox, Stalled, text_frame
+from web.schemas import parse_query
+from web.status import snapshot
+from web.wiring import Service
+
+# What a client may say: the service listens for nothing, so anything large or frequent is a mistake or worse.
+MAX_MESSAGE_BYTES = 4_096
+_MESSAGES_A_MINUTE = 120
+PING_SECONDS = 25
+_log = logging.getLogger(__name__)
+
+
+class StreamQuery(BaseModel):
+    """The query of the stream."""
+
+    model_config = ConfigDict(extra="forbid")
+    run_id: str | None = Field(
+        None, max_length=128, description="The run to see; without it, whatever is active."
+    )
+    since: int | None = Field(
+        None,
+        ge=0,
+        le=2**53,
+        description="Send each kept event after this id first; without it, only what comes.",
+    )
+    ticket: str | None = Field(
+        None, max_length=256, description="From `POST /ticket`, where tokens are needed."
+    )
+
+
+def sockets(service: Service, hub: Hub) -> Blueprint:
+    """The blueprint of the stream."""
+    door = Blueprint("sockets", __name__)
+    sock = Sock()
+
+    @door.before_request
+    def _check_before_the_upgrade() -> None:
+        # A frame is encoded once for all viewers, which compression of each connection would undo.
+        request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        query = parse_query(StreamQuery)
+        if query.run_id is not None:
+            service.store.get(query.run_id)
+        hub.notice()
+
+    @sock.route("/api/v1/pipeline/stream", bp=door)
+    def stream(ws: Server) -> None:
+        outbox = Outbox(ws.sock)
+        ws.sock = outbox
+        joined = False
+        try:
+            joined = hub.presence.join()
+            if joined:
+                _serve(ws, outbox, service, hub)
+            else:
+                ws.close(1013, "Too many sockets are open. Try again later.")
+        except (ConnectionClosed, OSError):  # the client went
+            pass
+        except StoreAway:
+            _close(ws, outbox, 1013, "Redis is away. Connect again in a few seconds.")
+        except Exception:  # after the upgrade no HTTP answer can be given, so the socket must say it
+            _log.exception("A socket failed.", extra={"action": "socket.failed"})
+            _close(ws, outbox, 1011, "The server made a mistake. Connect again with since=<last id>.")
+        finally:
+            if joined:
+                hub.presence.leave()
+
+    return door
+
+
+def _serve(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> None:
+    query = parse_query(StreamQuery)
+    run_id = query.run_id or hub.current
+    shown = snapshot(service, run_id, connected_clients=hub.presence.total)
+    cursor = shown["last_id"] if query.since is None else query.since
+    if query.run_id is None and cursor > shown["last_id"]:
+        cursor = 0  # an id of an earlier run: all of this one is new to the client
+    viewer = Viewer(
+        outbox=outbox,
+        close=lambda code, reason: _close(ws, outbox, code, reason),
+        run_id=run_id,
+        cursor=min(cursor, shown["last_id"]),
+        follows=query.run_id is None,
+    )
+    body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
+    outbox.offer(text_frame(events.with_id(body, None)))
+    try:
+        hub.add(viewer)
+        _listen(ws)
+    except Stalled:
+        _close(ws, outbox, 1013, "You read too slowly. Connect again with since=<last id>.")
+    finally:
+        hub.remove(viewer)
+
+
+def _listen(ws: Server) -> None:
+    """Wait for the end of the connection; what the client says is not wanted, but a little is tolerated."""
+    allowance, since = float(_MESSAGES_A_MINUTE), time.monotonic()
+    while True:
+        message: Any = ws.receive()
+        now = time.monotonic()
+        allowance = min(_MESSAGES_A_MINUTE, allowance + (now - since) * _MESSAGES_A_MINUTE / 60) - 1
+        since = now
+        if isinstance(message, bytes):
+            ws.close(1003, "This socket takes no binary messages.")
+        elif allowance < 0:
+            ws.close(1008, "Too many messages; this socket listens to none.")
+
+
+def _close(ws: Server, outbox: Outbox, code: int, reason: str) -> None:
+    outbox.stop_frames()
+    try:
+        ws.close(code, reason)
+    except (ConnectionClosed, OSError):  # it is closed already
+        pass
+    ws.event.set()

@@ -1,0 +1,95 @@
+"""How things stand, in one answer: the run, its progress, the end of its log, the queue."""
+
+from typing import Any
+
+import orjson
+
+from shared import times
+from shared.errors import RunNotFound
+from shared.runs import RunStatus
+from shared.store import Kept
+from web.wiring import Service
+
+API = "/api/v1/pipeline"
+_PREVIEW_LINES = 20
+_PREVIEW_EVENTS = 40
+
+
+def stream_url(run_id: str | None) -> str:
+    """Where the socket of a run is; relative, because only the client knows by which name it came."""
+    return f"{API}/stream" + (f"?run_id={run_id}" if run_id else "")
+
+
+def status_answer(service: Service, run_id: str | None, connected_clients: int) -> dict[str, Any]:
+    """`StatusAnswer` for a run, or for none. Raises RunNotFound."""
+    kept = service.store.get(run_id) if run_id else None
+    return {
+        "active": kept is not None and _at_work(kept),
+        "run": kept.run.info() if kept else None,
+        "progress_percent": percent(kept) if kept else 0,
+        "progress": kept.progress if kept else None,
+        "log_preview": log_preview(service, kept.run.run_id) if kept else [],
+        "websocket_url": stream_url(run_id),
+        "connected_clients": connected_clients,
+        "last_update": times.to_text(times.now()),
+        "queue": queue(service),
+    }
+
+
+def snapshot(service: Service, run_id: str | None, connected_clients: int) -> dict[str, Any]:
+    """The `data` of a socket's first frame. Raises RunNotFound."""
+    common = {"connected_clients": connected_clients, "queue": queue(service)}
+    if run_id is None:
+        return {
+            "status": "idle",
+            "progress_percent": 0,
+            "progress": None,
+            "first_id": 1,
+            "last_id": 0,
+            **common,
+        }
+    kept = service.store.get(run_id)
+    first_id, last_id = service.feed.bounds(run_id)
+    return kept.run.info() | {
+        "progress_percent": percent(kept),
+        "progress": kept.progress,
+        "first_id": first_id,
+        "last_id": last_id,
+        **common,
+    }
+
+
+def percent(kept: Kept) -> int:
+    """How far a run is, in percent."""
+    return int(kept.progress["percent"]) if kept.progress else 100 * (kept.run.status is RunStatus.SUCCEEDED)
+
+
+def queue(service: Service) -> list[dict[str, Any]]:
+    """The waiting runs with their places, the first hundred."""
+    entries = []
+    for position, run_id in enumerate(service.store.queue(), start=1):
+        try:
+            run = service.store.get(run_id).run.info()
+        except RunNotFound:
+            continue
+        entries.append(
+            {name: run[name] for name in ("run_id", "pipeline", "queued_at", "triggered_by")}
+            | {"position": position}
+        )
+    return entries
+
+
+def log_preview(service: Service, run_id: str) -> list[str]:
+    """The newest lines of a run's log."""
+    lines: list[str] = []
+    for _, frame in service.feed.read_back(run_id, None, _PREVIEW_EVENTS):
+        event = orjson.loads(frame)
+        if event["type"] == "log":
+            lines = [line["message"] for line in event["data"]["lines"]] + lines
+        if len(lines) >= _PREVIEW_LINES:
+            break
+    return lines[-_PREVIEW_LINES:]
+
+
+def _at_work(kept: Kept) -> bool:
+    return not kept.run.status.final and kept.run.status is not RunStatus.QUEUED

@@ -1,0 +1,6 @@
+"""The application that gunicorn loads: `web.wsgi:app`."""
+
+from shared import settings
+from web.app import create_app
+
+app = create_app(settings.load())

@@ -1,0 +1,1 @@
+"""The hands of the service: Celery tasks that carry a run from its start to its end."""

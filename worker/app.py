@@ -1,0 +1,145 @@
+"""The Celery app of the workers: one task that supervises a run, one that reconciles."""
+
+import logging
+import multiprocessing
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
+from celery.worker.control import inspect_command
+
+from shared import settings as settings_module
+from shared.broker import RECONCILE_TASK, RUN_TASK, Pokes, make_celery
+from shared.errors import CannotStart, StoreAway
+from shared.feed import Feed
+from shared.lease import Leases
+from shared.logs import configure_logging
+from shared.redis_client import connect
+from shared.runs import Run, RunStatus
+from shared.store import Store
+from worker.local_cluster import LocalCluster
+from worker.reconciler import reconcile
+from worker.runner import Parting, Supervisor, Tools
+
+RECONCILE_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+_stopping = multiprocessing.Event()
+
+settings = settings_module.load()
+app = make_celery(settings)
+app.conf.beat_schedule = {
+    RECONCILE_TASK: {
+        "task": RECONCILE_TASK,
+        "schedule": RECONCILE_SECONDS,
+        # While Redis or the reconciler is away, its ticks must not pile up.
+        "options": {"expires": RECONCILE_SECONDS},
+    }
+}
+
+
+class RunFailed(Exception):
+    """The run failed; the Celery task of it fails with the same words."""
+
+
+@app.task(name=RUN_TASK, bind=True, throws=(RunFailed,))
+def run(task: "Task[..., Any]", run_id: str) -> str:
+    """Supervise a run to its end. The Celery task's own end tells the run's."""
+    redis = connect(settings.redis_url)
+    store = Store(redis, settings)
+    tools = Tools(store, Feed(redis, settings), Leases(redis), LocalCluster(settings), _stopping.is_set)
+    pokes = Pokes(app, redis)
+    parting = Supervisor(run_id, tools).supervise()
+    if parting is Parting.NOT_MINE:
+        raise Ignore
+    if parting is Parting.HANDED_BACK:
+        _hand_back(task, run_id, pokes)
+        raise Ignore
+    ended = store.get(run_id).run
+    begin_next(store, pokes)
+    return _tell_end(task, ended)
+
+
+class Reconciling:
+    """What the reconciler remembers from one time to the next."""
+
+    alone: str | None = None
+
+
+@app.task(name=RECONCILE_TASK)
+def reconcile_now() -> None:
+    """See `worker.reconciler.reconcile`."""
+    redis = connect(settings.redis_url)
+    store, leases, pokes = Store(redis, settings), Leases(redis), Pokes(app, redis)
+    try:
+        Reconciling.alone = reconcile(store, leases, pokes, alone_before=Reconciling.alone)
+    except StoreAway as error:
+        _log.warning("%s", error, extra={"action": "store.away"})
+    finally:
+        redis.close()
+
+
+@inspect_command()
+def runner_check(_state: Any) -> dict[str, Any]:
+    """Tell whoever asks for the service's health whether this worker could execute a run."""
+    try:
+        return {"ok": True, "detail": LocalCluster(settings).check()}
+    except CannotStart as error:
+        return {"ok": False, "detail": str(error)}
+
+
+def begin_next(store: Store, pokes: Pokes) -> None:
+    """Start the run that waits longest; the reconciler does it a little later if Redis goes away just now."""
+    try:
+        following = store.begin_next()
+        if following is not None:
+            pokes.run(following.run_id)
+    except StoreAway as error:
+        _log.warning("%s", error, extra={"action": "store.away"})
+
+
+def _hand_back(task: "Task[..., Any]", run_id: str, pokes: Pokes) -> None:
+    task.send_event("task-retried", exception="This worker stops; another takes the run over.", traceback="")
+    try:
+        pokes.run(run_id)
+    except StoreAway as error:
+        _log.warning(
+            "%s The reconciler pokes later.", error, extra={"action": "run.handed_back", "run_id": run_id}
+        )
+
+
+def _tell_end(task: "Task[..., Any]", ended: Run) -> str:
+    if ended.status is RunStatus.FAILED:
+        raise RunFailed(ended.message or "failed")
+    if ended.status is RunStatus.CANCELLED:
+        task.send_event("task-revoked", terminated=True, signum=None, expired=False)
+        raise Ignore
+    return ended.message or ended.status.value
+
+
+@setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    configure_logging()
+
+
+@worker_process_init.connect
+def _forked(**_: Any) -> None:
+    configure_logging()
+
+
+@worker_shutting_down.connect
+def _on_shutdown(**_: Any) -> None:
+    _stopping.set()
+
+
+@worker_ready.connect
+def _recover(**_: Any) -> None:
+    """A worker that comes back takes up at once what another left, and need not wait for the reconciler."""
+    redis = connect(settings.redis_url)
+    try:
+        store, leases = Store(redis, settings), Leases(redis)
+        reconcile(store, leases, Pokes(app, redis), alone_before=store.active_id())
+    except StoreAway as error:
+        _log.warning("%s", error, extra={"action": "store.away"})
+    finally:
+        redis.close()

@@ -1,0 +1,55 @@
+"""What a person can do about common errors of Nextflow."""
+
+import re
+
+_HINTS = [
+    (
+        r"exit status \(137\)|OutOfMemoryError|SIGKILL",
+        "The task was killed, most often for lack of memory: give it more.",
+    ),
+    (
+        r"exit status \(127\)|command not found",
+        "A program is missing where the task runs: name a container, or install it.",
+    ),
+    (r"exit status \(143\)|SIGTERM", "The task was told to stop from outside, by a time limit or a person."),
+    (
+        r"Missing container image",
+        "Give the process a container, for example by `process.container` in the config.",
+    ),
+    (
+        r"Cannot find script file|No such file or directory|Not a valid project name",
+        "Check the name of the pipeline: a directory in PIPELINES_DIR, an absolute path, owner/repository, or a Git URL.",
+    ),
+    (
+        r"Unknown project|Cannot find .* at (github|gitlab|bitbucket)|UnknownHostException|Remote resource not found",
+        "The pipeline could not be fetched: check its name, its revision, access rights and the way to the internet.",
+    ),
+    (
+        r"Cannot find revision|No such revision|Unknown revision",
+        "Check the revision: a branch, a tag or a commit of the repository.",
+    ),
+    (
+        r"Unknown config(uration)? profile",
+        "Check the profile: it must be defined in the configuration of the pipeline.",
+    ),
+    (
+        r"Script compilation error|Unexpected input|Missing process or function",
+        "The script has an error at the place it names.",
+    ),
+    (r"Can't find a run with the specified id", "There is nothing to resume: start the pipeline anew."),
+    (
+        r"Unable to acquire lock on session",
+        "Another Nextflow works in the same session: wait for its end, or cancel it.",
+    ),
+    (r"No space left on device", "A disk is full: free some space, then resume."),
+    (
+        r"Access to undefined parameter|Missing .*parameter|No value specified for",
+        "Give the parameter a value.",
+    ),
+]
+_COMPILED = [(re.compile(pattern, re.IGNORECASE), hint) for pattern, hint in _HINTS]
+
+
+def hint_for(text: str) -> str | None:
+    """A sentence that helps with this error, if one is known."""
+    return next((hint for pattern, hint in _COMPILED if pattern.search(text)), None)

@@ -1,0 +1,245 @@
+"""Executes runs on this machine: each as a child of a shim of its own, which outlives the worker."""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.errors import CannotStart
+from shared.places import RunPlaces, run_places
+from shared.runs import Run
+from shared.settings import Settings, without_secrets
+from shared import lifetime
+from worker import command
+from worker.cluster import Chunk, Outcome, Record
+
+READ_BYTES = 524_288
+_LONGEST_LINE_PARTS = 16
+_PULSE_SECONDS = 0.2
+# Lines that follow one another closely share a chunk, and so an event; the first of them never waits.
+_GATHER_SECONDS = 0.02
+_START_SECONDS = 15.0
+_SHIM_CHECK_SECONDS = 1.0
+
+
+class LocalCluster:
+    """Runs Nextflow on this machine. Two processes that use it on one data directory agree by its files."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def start(self, run: Run) -> None:
+        """Start the run's shim unless it has or had one. Raises CannotStart."""
+        places = self._places(run)
+        if _begun(places):
+            return
+        nextflow = self._nextflow()
+        self._prepare(run, places, nextflow)
+        self._launch_shim(places.directory)
+        deadline = time.monotonic() + _START_SECONDS
+        while not _begun(places):
+            if time.monotonic() > deadline:
+                said = (places.directory / "shim.err").read_text(errors="replace").strip()
+                raise CannotStart(
+                    f"The run could not be started in {places.directory}: {said or 'no answer'}."
+                )
+            time.sleep(0.01)
+
+    def follow(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
+        """See `Cluster.follow`; `place` is `{"offset": bytes of the log that are read}`."""
+        places = self._places(run)
+        with _Tail(places.directory, int(place.get("offset", 0))) as tail:
+            checked_at = time.monotonic()
+            while True:
+                ended = (places.directory / "exit.json").exists()
+                records = tail.read()
+                yield Chunk(records, {"offset": tail.offset}, started=True)
+                if records:
+                    time.sleep(_GATHER_SECONDS)
+                elif ended:
+                    yield Chunk(tail.read(last=True), {"offset": tail.offset}, started=True)
+                    return
+                else:
+                    tail.wait(_PULSE_SECONDS)
+                if time.monotonic() - checked_at >= _SHIM_CHECK_SECONDS:
+                    checked_at = time.monotonic()
+                    _bury_if_dead(run, places)
+
+    def outcome(self, run: Run) -> Outcome:
+        """What the shim said of the end; a child that a signal ended has 128 and its number as code."""
+        said = json.loads((self._places(run).directory / "exit.json").read_bytes())
+        code = said["code"]
+        return Outcome(
+            code=128 - code if code is not None and code < 0 else code,
+            cancelled=said.get("cancelled", False),
+            killed=said.get("killed", False),
+            reason=said.get("reason"),
+        )
+
+    def cancel(self, run: Run) -> None:
+        """Leave word for the shim, which looks five times a second."""
+        directory = self._places(run).directory
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "cancel").touch()
+
+    def check(self) -> str:
+        """Whether Nextflow is there and the data directory can be written."""
+        nextflow = self._nextflow()
+        if not os.access(self._settings.data_dir, os.W_OK):
+            raise CannotStart(f"The data directory {self._settings.data_dir} cannot be written.")
+        return f"local, {nextflow}"
+
+    def _places(self, run: Run) -> RunPlaces:
+        return run_places(self._settings.data_dir, run.run_id, run.session_id)
+
+    def _nextflow(self) -> str:
+        wanted = self._settings.nextflow_bin or "nextflow"
+        found = shutil.which(wanted)
+        if found is None:
+            raise CannotStart(
+                f"Nextflow was not found ({wanted}). Install it, or set NEXTFLOW_BIN, and submit the run again."
+            )
+        return found
+
+    def _prepare(self, run: Run, places: RunPlaces, nextflow: str) -> None:
+        made = command.build(run, nextflow, places, self._settings.pipelines_dir)
+        try:
+            places.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            places.reports.mkdir(exist_ok=True)
+            made.directory.mkdir(parents=True, exist_ok=True)
+            for path, content in made.files.items():
+                path.touch(mode=0o600)
+                path.write_bytes(content)
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(places.directory / "wake", 0o600)
+            order = {
+                "run_id": run.run_id,
+                "arguments": made.arguments,
+                "environment": dict(made.environment),
+                "directory": str(made.directory),
+                "grace_seconds": self._settings.cancel_grace_seconds,
+            }
+            (places.directory / "command.json").write_text(json.dumps(order))
+        except OSError as error:
+            raise CannotStart(
+                f"The run's directory {places.directory} cannot be written: {error.strerror}."
+            ) from error
+
+    def _launch_shim(self, directory: Path) -> None:
+        with (directory / "shim.err").open("ab") as said:
+            subprocess.run(  # noqa: S603 - our own module, started with our own interpreter
+                [sys.executable, "-m", "worker.shim", str(directory)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=without_secrets(os.environ),
+                check=False,
+            )
+
+
+class _Tail:
+    """Reads a run's log as it grows, and sleeps until its writer wakes it."""
+
+    def __init__(self, directory: Path, offset: int) -> None:
+        self.offset = offset
+        self._directory = directory
+        self._log: int | None = None
+        # Read and write, so that the FIFO has no end when the writer goes.
+        self._wake = os.open(directory / "wake", os.O_RDWR | os.O_NONBLOCK)
+
+    def __enter__(self) -> "_Tail":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._wake)
+        if self._log is not None:
+            os.close(self._log)
+
+    def read(self, *, last: bool = False) -> list[Record]:
+        """The whole lines after `offset`, as many as fit in one look; moves `offset` behind them.
+
+        The `last` time, a line whose end was never written is taken as it is.
+        """
+        if self._log is None:
+            try:
+                self._log = os.open(self._directory / "log", os.O_RDONLY)
+            except FileNotFoundError:
+                return []
+        data = os.pread(self._log, READ_BYTES, self.offset)
+        records, used = parse_records(data, last=last)
+        self.offset += used
+        return records
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something was written, or for that long."""
+        ready, _, _ = select.select([self._wake], [], [], seconds)
+        if ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 65_536)
+
+
+def parse_records(data: bytes, *, last: bool = False) -> tuple[list[Record], int]:
+    """The whole lines in a piece of a log, and how many bytes they take. Parts of one line are joined."""
+    records: list[Record] = []
+    used = position = 0
+    parts: list[bytes] = []
+    for raw in data.split(b"\n")[:-1]:
+        position += len(raw) + 1
+        stamp, stream, kind, text = (raw.split(b" ", 3) + [b"", b"", b""])[:4]
+        parts.append(text)
+        if kind == b"P" and len(parts) < _LONGEST_LINE_PARTS:
+            continue
+        records.append(_record(stamp, stream, parts))
+        parts, used = [], position
+    if parts and last:
+        records.append(_record(stamp, stream, parts))
+        used = position
+    return records, used
+
+
+def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
+    return Record(
+        stamp.decode(errors="replace"),
+        stream.decode(errors="replace"),
+        b"".join(parts).decode(errors="replace"),
+    )
+
+
+def _begun(places: RunPlaces) -> bool:
+    return (places.directory / "started").exists() or (places.directory / "exit.json").exists()
+
+
+def _bury_if_dead(run: Run, places: RunPlaces) -> None:
+    """End what a killed shim left behind, and say so in its place."""
+    if (places.directory / "exit.json").exists() or not _shim_is_gone(places.directory):
+        return
+    lifetime.kill_marked(f"NFCTL_RUN_ID={run.run_id}")
+    said = {
+        "code": None,
+        "reason": "The supervisor of the run was killed, or the machine stopped; resume the run to go on.",
+    }
+    part = places.directory / f"exit.json.{os.getpid()}"
+    part.write_text(json.dumps(said))
+    part.replace(places.directory / "exit.json")
+
+
+def _shim_is_gone(directory: Path) -> bool:
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True

@@ -1,0 +1,210 @@
+"""The story of one run, on one page: take it over, start it, follow it, end it.
+
+Whatever a supervisor must know is in Redis or on the cluster, and every step may be done twice. So there is
+one way out of every trouble: begin the story again. A new worker begins it in the same way.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from shared import events, times
+from shared.errors import CannotStart, Fenced, RunNotFound, StateMoved, StoreAway
+from shared.feed import Batch, Feed
+from shared.lease import Held, Leases
+from shared.runs import Run, RunStatus
+from shared.store import Store
+from worker.cluster import Chunk, Cluster, Outcome
+from worker.scribe import Scribe
+
+_RENEW_SECONDS = 0.5
+_AWAY_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+class Parting(Enum):
+    """How a supervisor left a run."""
+
+    ENDED = "the run has ended"
+    NOT_MINE = "another supervises the run, or it waits for its turn"
+    HANDED_BACK = "this worker stops; the run goes on and waits for the next one"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a supervisor works with. `stopping` tells whether this worker has been asked to end."""
+
+    store: Store
+    feed: Feed
+    leases: Leases
+    cluster: Cluster
+    stopping: Callable[[], bool]
+
+
+class Supervisor:
+    """Carries one run from wherever it stands to its end."""
+
+    def __init__(self, run_id: str, tools: Tools) -> None:
+        self._run_id = run_id
+        self._tools = tools
+        self._held: Held | None = None
+        self._renewed_at = 0.0
+
+    def supervise(self) -> Parting:
+        """Do all that is left to do for the run; waits as long as Redis is away, while the run goes on."""
+        while True:
+            try:
+                return self._story()
+            except (Fenced, RunNotFound) as error:
+                _log.info("%s", error, extra={"action": "run.left", "run_id": self._run_id})
+                return Parting.NOT_MINE
+            except StateMoved as error:
+                _log.warning("%s", error, extra={"action": "run.again", "run_id": self._run_id})
+            except StoreAway as error:
+                _log.warning("%s", error, extra={"action": "store.away", "run_id": self._run_id})
+                if self._tools.stopping():
+                    return Parting.HANDED_BACK
+                time.sleep(_AWAY_SECONDS)
+
+    def _story(self) -> Parting:
+        run = self._tools.store.get(self._run_id).run
+        if run.status.final:
+            return Parting.ENDED
+        if run.status is RunStatus.QUEUED or not self._take_lease():
+            return Parting.NOT_MINE
+        try:
+            self._start(run)
+        except CannotStart as error:
+            self._cannot_start(run, str(error))
+            return Parting.ENDED
+        scribe = self._follow(run)
+        if scribe is None:
+            self._tools.leases.release(self._run_id, self._fence)
+            return Parting.HANDED_BACK
+        self._end(run, scribe)
+        return Parting.ENDED
+
+    @property
+    def _fence(self) -> int:
+        assert self._held is not None  # noqa: S101 - nothing is written before the lease is taken
+        return self._held.fence
+
+    def _take_lease(self) -> bool:
+        if self._held is not None:  # the story begins again: the lease may still be ours
+            self._renew()
+        else:
+            self._held = self._tools.leases.acquire(self._run_id)
+        return self._held is not None
+
+    def _renew(self) -> None:
+        self._held = self._tools.leases.renew(self._run_id, self._fence)
+        self._renewed_at = time.monotonic()
+
+    def _start(self, run: Run) -> None:
+        if self._held and self._held.status is RunStatus.CANCELLING:
+            self._tools.cluster.cancel(run)
+        self._tools.cluster.start(run)
+
+    def _follow(self, run: Run) -> Scribe | None:
+        """Write what the run says until it ends; None when this worker must leave before."""
+        scribe = Scribe(run, self._tools.feed.place(self._run_id))
+        for chunk in self._tools.cluster.follow(run, scribe.place):
+            self._mind(run, chunk)
+            self._append(scribe.take(chunk, time.monotonic()))
+            if self._tools.stopping():
+                return None
+        scribe.close()
+        return scribe
+
+    def _mind(self, run: Run, chunk: Chunk) -> None:
+        """Hold on to the lease, and do what has become of the run's status since."""
+        if time.monotonic() - self._renewed_at >= _RENEW_SECONDS:
+            self._renew()
+            if self._held and self._held.status is RunStatus.CANCELLING:
+                self._tools.cluster.cancel(run)
+        if chunk.started and self._held and self._held.status in (RunStatus.STARTING, RunStatus.UNKNOWN):
+            self._say_running()
+
+    def _say_running(self) -> None:
+        def change(run: Run) -> Run | None:
+            if run.status not in (RunStatus.STARTING, RunStatus.UNKNOWN):
+                return None
+            return run.moved(RunStatus.RUNNING, times.now())
+
+        after = self._tools.store.move(
+            self._run_id, change, tell=lambda run: [events.status(run, times.now(), 0)], fence=self._fence
+        )
+        self._held = Held(self._fence, after.status)
+
+    def _append(self, batch: Batch | None) -> None:
+        if batch is not None:
+            self._tools.feed.append(self._run_id, self._fence, batch)
+
+    def _end(self, run: Run, scribe: Scribe) -> None:
+        outcome = self._tools.cluster.outcome(run)
+        status = self._tools.store.get(self._run_id).run.status
+        verdict, message = judge(status, outcome, scribe)
+        self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
+        scribe.progress.end(succeeded=verdict is RunStatus.SUCCEEDED)
+        self._tools.store.finish(
+            self._run_id,
+            verdict,
+            message=message,
+            exit_code=outcome.code,
+            progress=scribe.progress.data(),
+            fence=self._fence,
+        )
+        _log.info("Run ended: %s", verdict, extra={"action": "run.ended", "run_id": self._run_id})
+
+    def _cannot_start(self, run: Run, message: str) -> None:
+        verdict = RunStatus.FAILED
+        if self._tools.store.get(self._run_id).run.status is RunStatus.CANCELLING:
+            verdict, message = RunStatus.CANCELLED, "Cancelled before it started."
+        scribe = Scribe(run, self._tools.feed.place(self._run_id))
+        self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
+        self._tools.store.finish(self._run_id, verdict, message=message, fence=self._fence)
+
+
+def judge(status: RunStatus, outcome: Outcome, scribe: Scribe) -> tuple[RunStatus, str]:
+    """The final status of a run and the words for it, from what was asked of it and how it ended.
+
+    Whether a run was cancelled is told by our wish, not by its exit code: Nextflow ends with 1 either way.
+    """
+    if outcome.code == 0:
+        return RunStatus.SUCCEEDED, _success(scribe)
+    if status is RunStatus.CANCELLING or outcome.cancelled:
+        return RunStatus.CANCELLED, _cancelled(outcome)
+    said = scribe.first_error
+    if outcome.code is None:
+        return RunStatus.FAILED, outcome.reason or "Nobody saw how the run ended."
+    if outcome.code > 128:
+        return RunStatus.FAILED, _signalled(outcome.code, said)
+    return RunStatus.FAILED, said or f"Nextflow ended with exit code {outcome.code} and said nothing."
+
+
+def _success(scribe: Scribe) -> str:
+    counts = scribe.progress.processes.values()
+    done, cached = sum(count.succeeded for count in counts), sum(count.cached for count in counts)
+    failed = sum(count.failed for count in counts)
+    words = [f"{done} task{'' if done == 1 else 's'} succeeded"]
+    words += [f"{cached} came from the cache"] if cached else []
+    words += [f"{failed} failed and {'was' if failed == 1 else 'were'} ignored"] if failed else []
+    return ", ".join(words) + "."
+
+
+def _cancelled(outcome: Outcome) -> str:
+    if outcome.code is None:
+        return outcome.reason or "Cancelled before it started."
+    if outcome.killed:
+        return "Cancelled; it did not stop within its grace and was killed."
+    return "Cancelled; Nextflow stopped its tasks and ended by itself."
+
+
+def _signalled(code: int, said: str | None) -> str:
+    names = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
+    text = f"Nextflow was ended by {names.get(code, f'signal {code - 128}')} from outside (exit code {code})."
+    if code == 137:
+        text += " If the machine ran out of memory, give it more or run fewer tasks at once."
+    return text + " Resume the run to go on." + (f" Its last words: {said}" if said else "")

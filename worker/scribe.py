@@ -1,0 +1,200 @@
+"""Turns what a run writes into events: log lines, progress, and an error event for each block of an error."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from shared import events, times
+from shared.events import LINES_PER_EVENT, Event, LogLine
+from shared.feed import Batch, Place
+from shared.runs import Run
+from worker import console
+from worker.cluster import Chunk, Record
+from worker.console import BlockStart, Meaning, Text, Trace, TraceHead
+from worker.hints import hint_for
+from worker.progress import Progress
+
+CONTAINER = "nextflow"
+PROGRESS_SECONDS = 0.2
+_QUIET_SECONDS = 0.2
+_BLOCK_LINES = 200
+_WARNINGS = 200
+_LAST_WORDS = 12
+_ERROR_END = "Check '.nextflow.log' file"
+_TASK = re.compile(r"Error executing process > '(?P<task>.+)'")
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the scribe must know to go on where another left off; kept with every batch."""
+
+    line: int = 0
+    block: list[str] = field(default_factory=list)
+    block_level: str = ""
+    warnings: int = 0
+    first_error: str | None = None
+    last_words: list[str] = field(default_factory=list)
+
+
+class Scribe:
+    """Writes the events of one run. Its state goes with each batch, so another can take over at any of them."""
+
+    def __init__(self, run: Run, left: Place) -> None:
+        self._run = run
+        self._batch = left.batch
+        state = left.place.get("scribe", {})
+        self._memory = Memory(**state.get("memory", {}))
+        self.progress = Progress.from_state(state.get("progress", {}))
+        self.place: Mapping[str, Any] = left.place.get("cluster", {})
+        self._told: Mapping[str, Any] | None = None
+        self._told_at = 0.0
+        self._heard_at = 0.0
+        self._lines: list[LogLine] = []
+        self._events: list[Event] = []
+        self._tasks: dict[int, Mapping[str, Any]] = {}
+
+    @property
+    def first_error(self) -> str | None:
+        """The first error's cause, else the last words on the console; None when nothing was said."""
+        return self._memory.first_error or "\n".join(self._memory.last_words[-5:]) or None
+
+    def take(self, chunk: Chunk, clock: float) -> Batch | None:
+        """The batch to append for a chunk, None if there is nothing to say. `clock` is in seconds, monotonic."""
+        self.place = chunk.place
+        for record in chunk.records:
+            self._read(record)
+        if chunk.records:
+            self._heard_at = clock
+        elif clock - self._heard_at >= _QUIET_SECONDS:
+            self._close_block()
+        self._flush_lines()
+        told = self._progress_due(clock) if clock - self._told_at >= PROGRESS_SECONDS else None
+        return self._batch_of(told, always=bool(chunk.records))
+
+    def close(self) -> None:
+        """The log has ended: what is open is complete now."""
+        self._close_block()
+
+    def last(self, failure: str | None) -> Batch | None:
+        """The batch that ends the events of a run; a `failure` that no error event has told is told by one."""
+        self._close_block()
+        if failure is not None and not self._memory.first_error:
+            self._tell_block("error", self._memory.last_words or [failure])
+        return self._batch_of(None, always=False)
+
+    def _read(self, record: Record) -> None:
+        line = console.plain(record.text)
+        meaning = console.read(line)
+        self._mind_block(line, meaning)
+        match meaning:
+            case TraceHead():
+                return
+            case Trace():
+                line = meaning.before
+        changed = self.progress.fold(meaning, record.timestamp)
+        if changed is not None:
+            self._tasks[changed[0]] = changed[1]
+        if isinstance(meaning, Text) and line.strip():
+            self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line]
+        if line or not isinstance(meaning, Trace):
+            self._log(record, line)
+
+    def _log(self, record: Record, line: str) -> None:
+        self._memory.line += 1
+        self._lines.append(
+            LogLine(record.timestamp, line, self._run.job_name, CONTAINER, record.stream, self._memory.line)
+        )
+        if len(self._lines) == LINES_PER_EVENT:
+            self._flush_lines()
+
+    def _mind_block(self, line: str, meaning: Meaning) -> None:
+        memory = self._memory
+        if memory.block and not _continues(memory.block_level, line, meaning):
+            self._close_block()
+        if isinstance(meaning, BlockStart):
+            memory.block, memory.block_level = [line], meaning.level
+        elif memory.block:
+            if len(memory.block) < _BLOCK_LINES:
+                memory.block.append(line)
+            if memory.block_level == "error" and _ERROR_END in line:
+                self._close_block()
+
+    def _close_block(self) -> None:
+        block, self._memory.block = self._memory.block, []
+        if block:
+            self._tell_block(self._memory.block_level, block)
+
+    def _tell_block(self, level: str, block: Sequence[str]) -> None:
+        self._flush_lines()
+        text = "\n".join(block).strip()
+        if level == "warning":
+            self._memory.warnings += 1
+            if self._memory.warnings > _WARNINGS:
+                return
+            if self._memory.warnings == _WARNINGS:
+                text += "\n(Further warnings of this run are in its log only.)"
+        elif self._memory.first_error is None:
+            self._memory.first_error = cause(block)
+        task = _TASK.search(text)
+        self._events.append(
+            events.error(
+                self._run.run_id,
+                times.now(),
+                level=level,
+                message=text,
+                source="nextflow",
+                task=task["task"] if task else None,
+                hint=hint_for(text),
+            )
+        )
+
+    def _flush_lines(self) -> None:
+        if self._lines:
+            self._events.append(events.log(self._run.run_id, self._lines, times.now()))
+            self._lines = []
+
+    def _progress_due(self, clock: float) -> Mapping[str, Any] | None:
+        if not self.progress.processes:
+            return None
+        data = self.progress.data()
+        if data == self._told:
+            return None
+        self._told, self._told_at = data, clock
+        return data
+
+    def _batch_of(self, progress: Mapping[str, Any] | None, *, always: bool) -> Batch | None:
+        at: datetime = times.now()
+        told, tasks = self._events, self._tasks
+        if progress is not None:
+            told = [*told, events.progress(self._run.run_id, progress, at)]
+        if not (told or tasks or always):
+            return None
+        self._events, self._tasks = [], {}
+        self._batch += 1
+        memory = {name: getattr(self._memory, name) for name in Memory.__slots__}
+        state = {"memory": memory, "progress": self.progress.state()}
+        return Batch(
+            number=self._batch,
+            place={"cluster": self.place, "scribe": state},
+            events=told,
+            tasks=sorted(tasks.items()),
+            progress=progress,
+        )
+
+
+def cause(block: Sequence[str]) -> str:
+    """The words of an error block that a person needs first: its cause, else its first line."""
+    for number, line in enumerate(block):
+        if line.startswith("Caused by:"):
+            following = (after.strip() for after in block[number + 1 :])
+            return next((after for after in following if after), line)
+    first = next((line.strip() for line in block if line.strip()), "")
+    return first.removeprefix("ERROR ~ ").removeprefix("[ERROR] ")
+
+
+def _continues(level: str, line: str, meaning: Meaning) -> bool:
+    if not isinstance(meaning, Text):
+        return False
+    return level == "error" or not line.strip() or line.startswith((" ", "\t", "* ", "- "))

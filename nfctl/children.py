@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Child:
         program = self.program
         _make_room(program.log)
         with program.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs
+            self._process = subprocess.Popen(
                 list(program.arguments),
                 env=dict(program.environment),
                 stdin=subprocess.DEVNULL,
@@ -91,10 +92,8 @@ class Child:
             process.wait(self.program.patience)
         except subprocess.TimeoutExpired:
             self._say(f"{self.program.name} did not end within {self.program.patience:.0f} s and is killed.")
-        try:
+        with suppress(ProcessLookupError):  # all of it has ended
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # all of it has ended
-            pass
         process.wait()
 
 

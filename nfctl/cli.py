@@ -152,14 +152,20 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
                 for line in data["lines"]:
                     click.echo(line["message"])
             case "progress":
-                counts = tuple(process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"])
+                counts = tuple(
+                    process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"]
+                )
                 if counts != shown:
                     shown = counts
                     click.echo(show.coloured(show.progress_line(data), "running"))
             case "error":
                 if data.get("hint"):
                     click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
-            case "status" if frame["id"] is not None and data["status"] in ("queued", "starting", "cancelling"):
+            case "status" if frame["id"] is not None and data["status"] in (
+                "queued",
+                "starting",
+                "cancelling",
+            ):
                 click.echo(show.coloured(f"The run is {data['status']}.", data["status"]))
             case "complete":
                 _show_end(data)
@@ -179,7 +185,14 @@ def _exit_code(run: dict[str, Any]) -> int:
 
 @commands.command()
 @click.argument("pipeline")
-@click.option("--param", "-p", "params", multiple=True, metavar="KEY=VALUE", help="A parameter; JSON values keep their type.")
+@click.option(
+    "--param",
+    "-p",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter; JSON values keep their type.",
+)
 @click.option("--params-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON or YAML.")
 @click.option("--revision", "-r", help="Branch, tag or commit.")
 @click.option("--profile", help="Configuration profiles, with commas between.")
@@ -312,7 +325,13 @@ def tasks(session: Session, run_id: str | None) -> None:
         }
         for task in answer["tasks"]
     ]
-    columns = [("hash", "HASH"), ("name", "TASK"), ("status", "STATUS"), ("exit", "EXIT"), ("attempt", "ATTEMPT")]
+    columns = [
+        ("hash", "HASH"),
+        ("name", "TASK"),
+        ("status", "STATUS"),
+        ("exit", "EXIT"),
+        ("attempt", "ATTEMPT"),
+    ]
     session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("memory", "MEMORY")]))
 
 

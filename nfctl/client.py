@@ -1,5 +1,6 @@
 """Talks to a running service: calls its API and follows its events, through any loss of the connection."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ class Client:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._socket_headers = {name.encode(): value.encode() for name, value in self._headers.items()}
         self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=30)
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
@@ -46,7 +48,7 @@ class Client:
         return answer
 
     def follow(self, run_id: str, since: int = 0) -> Iterator[dict[str, Any]]:
-        """Each event of a run after `since`, once and in order, up to `complete`; reconnects for as long as it takes."""
+        """Each event of a run after `since`, once and in order, up to `complete`; reconnects as often as it takes."""
         while True:
             try:
                 for frame in self._frames(run_id, since):
@@ -64,7 +66,7 @@ class Client:
 
     def _frames(self, run_id: str, since: int) -> Iterator[dict[str, Any]]:
         query = urlencode({"run_id": run_id, "since": since})
-        socket = Socket(f"{self.url.replace('http', 'ws', 1)}{API}/stream?{query}", headers=self._headers)
+        socket = Socket(f"{self.url.replace('http', 'ws', 1)}{API}/stream?{query}", headers=self._socket_headers)
         try:
             while True:
                 message = socket.receive(timeout=_SILENCE_SECONDS)
@@ -72,16 +74,12 @@ class Client:
                     return
                 yield orjson.loads(message)
         finally:
-            try:
+            with contextlib.suppress(ConnectionClosed, OSError):
                 socket.close()
-            except (ConnectionClosed, OSError):
-                pass
 
     def _tell_why(self, run_id: str) -> None:
-        try:
+        with contextlib.suppress(Unreachable):
             self.call("GET", f"/runs/{run_id}")
-        except Unreachable:
-            pass
 
     def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:

@@ -167,18 +167,31 @@ def _programs(settings: Settings, redis_url: str, nextflow: Path) -> list[Progra
         ),
         Program(
             "reconciler",
-            [*celery, "worker", "-n", "reconciler@%h", "-Q", "control", "-P", "solo", "-B"]
-            + ["-s", str(settings.data_dir / "beat-schedule")],
+            [
+                *celery,
+                "worker",
+                *("-n", "reconciler@%h", "-Q", "control", "-P", "solo", "-B"),
+                *("-s", str(settings.data_dir / "beat-schedule")),
+            ],
             environment,
             logs / "reconciler.log",
         ),
         Program(
-            "web", [*python, "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"], environment, logs / "web.log"
+            "web",
+            [*python, "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"],
+            environment,
+            logs / "web.log",
         ),
     ]
     if settings.flower_port:
         # Read-only: its buttons could end the Celery task of a run, and with it nothing but the truth.
-        flower = [*celery, "flower", "--address=127.0.0.1", f"--port={settings.flower_port}", "--read_only=true"]
+        flower = [
+            *celery,
+            "flower",
+            "--address=127.0.0.1",
+            f"--port={settings.flower_port}",
+            "--read_only=true",
+        ]
         programs.append(
             Program("flower", flower, environment | {"FLOWER_UNAUTHENTICATED_API": "true"}, logs / "flower.log")
         )
@@ -194,7 +207,7 @@ def _private_redis(data_dir: Path, binary: Path) -> tuple[str, Program]:
     config.touch(mode=0o600)
     config.write_text(
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {directory}\n"
-        "appendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\nsave \"\"\ndaemonize no\n"
+        'appendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\nsave ""\ndaemonize no\n'
     )
     program = Program("redis", [str(binary), str(config)], dict(os.environ), data_dir / "logs" / "redis.log", 30.0)
     return f"redis://:{password}@127.0.0.1:{port}/0", program

@@ -4,7 +4,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_COLOURS = {"succeeded": "32", "failed": "31", "cancelled": "33", "running": "36", "error": "31", "warning": "33"}
+_COLOURS = {
+    "succeeded": "32",
+    "failed": "31",
+    "cancelled": "33",
+    "running": "36",
+    "error": "31",
+    "warning": "33",
+}
 
 
 def coloured(text: str, kind: str) -> str:

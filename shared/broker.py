@@ -1,20 +1,24 @@
 """Celery on Redis: a message is only a poke that says which run to look at; the record says what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from celery import Celery
 from celery.exceptions import OperationalError as CeleryOperationalError
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
-from redis import Redis
 
 from shared import keys
 from shared.errors import StoreAway
-from shared.redis_client import store_errors
+from shared.redis_client import Client, store_errors
 from shared.settings import Settings
 
 RUN_TASK = "run"
 RECONCILE_TASK = "reconcile"
 RUN_QUEUE = "runs"
 CONTROL_QUEUE = "control"
+CHECK_COMMAND = "runner_check"
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -45,28 +49,53 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
-class Pokes:
-    """Sends pokes. A lost one is sent again by the reconciler, because the record tells that one is due."""
+class Broker:
+    """Sends pokes, and asks workers how they are. A lost poke is sent again by the reconciler."""
 
-    def __init__(self, app: Celery, redis: Redis) -> None:
+    def __init__(self, app: Celery, redis: Client) -> None:
         self._app = app
         self._redis = redis
 
     def waiting(self) -> int:
-        """How many pokes no worker has taken yet."""
+        """How many pokes no worker has taken yet. Raises StoreAway."""
         with store_errors():
             return int(self._redis.llen(keys.CELERY_PREFIX + RUN_QUEUE))
 
-    def run(self, run_id: str) -> None:
+    def poke(self, run_id: str) -> None:
         """Ask a worker to look at a run; the Celery task bears the run's id. Raises StoreAway."""
-        with store_errors():
-            try:
-                self._app.send_task(
-                    RUN_TASK,
-                    args=[run_id],
-                    task_id=run_id,
-                    retry=True,
-                    retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
-                )
-            except (OperationalError, CeleryOperationalError) as error:
-                raise StoreAway("The Celery queue cannot be reached.") from error
+        with _broker_errors():
+            self._app.send_task(
+                RUN_TASK,
+                args=[run_id],
+                task_id=run_id,
+                retry=True,
+                retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1},
+            )
+
+    def ask_worker(self, seconds: float) -> tuple[str, dict[str, Any]] | None:
+        """The name of a worker that answers in time, and whether it could execute a run: `{ok, detail}`.
+
+        Raises StoreAway.
+        """
+        with _broker_errors():
+            replies = self._app.control.broadcast(
+                CHECK_COMMAND,
+                reply=True,
+                limit=1,
+                timeout=seconds,
+                pattern="worker@*",
+                matcher="glob",  # type: ignore[arg-type]  # Celery looks the name up; its annotation is wrong
+            )
+        for reply in replies or []:
+            for name, answer in reply.items():
+                return name, answer
+        return None
+
+
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    with store_errors():
+        try:
+            yield
+        except (OperationalError, CeleryOperationalError) as error:
+            raise StoreAway("The Celery queue cannot be reached.") from error

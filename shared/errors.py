@@ -77,9 +77,7 @@ class KeyReused(RunRefused):
     """The Idempotency-Key was used for a different request."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"This Idempotency-Key already stands for a different request (run {run_id}). Use a new key."
-        )
+        super().__init__(f"This Idempotency-Key already stands for a different request (run {run_id}). Use a new key.")
 
 
 class Fenced(ControllerError):

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from redis import Redis
 
 from shared import keys
 from shared.errors import Fenced, RunNotFound, StateMoved
 from shared.events import Event, with_id
-from shared.redis_client import script, store_errors
+from shared.redis_client import Client, script, store_errors
 from shared.settings import Settings
 
 TASKS_KEPT = 10_000
@@ -38,7 +37,7 @@ class Place:
 class Feed:
     """Appends to and reads from feeds. Every method raises StoreAway when Redis does not answer."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(self, redis: Client, settings: Settings) -> None:
         self._redis = redis
         self._settings = settings
         self._append = script(redis, "append")
@@ -65,9 +64,7 @@ class Feed:
         for index, task in batch.tasks:
             arguments += (index, orjson.dumps(task))
         with store_errors():
-            outcome = self._append(
-                keys=[keys.run(run_id), keys.events(run_id), keys.tasks(run_id)], args=arguments
-            )
+            outcome = self._append(keys=[keys.run(run_id), keys.events(run_id), keys.tasks(run_id)], args=arguments)
         match outcome:
             case b"fenced":
                 raise Fenced(run_id)

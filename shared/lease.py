@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-from redis import Redis
-
 from shared import keys
 from shared.errors import Fenced, RunNotFound
-from shared.redis_client import script, store_errors
+from shared.redis_client import Client, script, store_errors
 from shared.runs import RunStatus
 
 LEASE_SECONDS = 10
@@ -23,7 +21,7 @@ class Held:
 class Leases:
     """Takes, renews and gives back leases. Every method raises StoreAway when Redis does not answer."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis = redis
         self._script = script(redis, "lease")
 

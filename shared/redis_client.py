@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -16,10 +17,12 @@ from shared.errors import StoreAway
 # Not more often, and never with a pause, because the caller knows better how patient to be.
 _RETRY = Retry(NoBackoff(), 1)
 _AWAY_REPLIES = ("OOM", "LOADING", "MISCONF", "READONLY", "MASTERDOWN", "NOAUTH", "WRONGPASS")
+# redis-py types every reply as one that may have to be awaited; ours never has.
+Client = Any
 _LUA = Path(__file__).parent / "lua"
 
 
-def connect(url: str, *, timeout: float = 3.0) -> Redis:
+def connect(url: str, *, timeout: float = 3.0) -> Client:
     """A client with a connection pool; every call ends within about `timeout` seconds, twice."""
     return Redis.from_url(
         url,
@@ -45,7 +48,8 @@ def store_errors() -> Iterator[None]:
         raise
 
 
-def script(redis: Redis, name: str) -> Script:
+def script(redis: Client, name: str) -> Script:
     """The Lua script of that name, after the functions that all of them share."""
     text = (_LUA / "events.lua").read_text() + (_LUA / f"{name}.lua").read_text()
-    return redis.register_script(text)
+    made: Script = redis.register_script(text)
+    return made

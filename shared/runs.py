@@ -32,12 +32,8 @@ class RunStatus(StrEnum):
 
 LEGAL_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.QUEUED: frozenset({RunStatus.STARTING, RunStatus.CANCELLED}),
-    RunStatus.STARTING: frozenset(
-        {RunStatus.RUNNING, RunStatus.CANCELLING, RunStatus.FAILED, RunStatus.UNKNOWN}
-    ),
-    RunStatus.RUNNING: frozenset(
-        {RunStatus.CANCELLING, RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.UNKNOWN}
-    ),
+    RunStatus.STARTING: frozenset({RunStatus.RUNNING, RunStatus.CANCELLING, RunStatus.FAILED, RunStatus.UNKNOWN}),
+    RunStatus.RUNNING: frozenset({RunStatus.CANCELLING, RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.UNKNOWN}),
     RunStatus.CANCELLING: frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED}),
     RunStatus.UNKNOWN: frozenset(
         {

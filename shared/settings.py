@@ -60,9 +60,7 @@ def _path(takes: str) -> tuple[Callable[[str], Path], str]:
     return lambda text: Path(text).expanduser().absolute(), takes
 
 
-def _setting(
-    default: str, reader: tuple[Callable[[str], Any], str], says: str, *, secret: bool = False
-) -> Any:
+def _setting(default: str, reader: tuple[Callable[[str], Any], str], says: str, *, secret: bool = False) -> Any:
     read, takes = reader
     return field(
         repr=not secret,
@@ -80,9 +78,7 @@ class Settings:
         "The Redis that keeps runs, events and the Celery queue. Empty: `nfctl up` runs a private one.",
         secret=True,
     )
-    runner: str = _setting(
-        "local", _choice("local"), "Where runs execute: `local`, on the machine of the worker."
-    )
+    runner: str = _setting("local", _choice("local"), "Where runs execute: `local`, on the machine of the worker.")
     data_dir: Path = _setting(
         "data", _path("takes a directory"), "All that is kept on disk: Redis' files, logs, work and results."
     )
@@ -111,9 +107,7 @@ class Settings:
     )
     auth_tokens: tuple[str, ...] = _setting(
         "",
-        _listed(
-            r"[\w.~+/=-]{16,}", "takes tokens of 16 or more letters, digits or ._~+/=-, with commas between"
-        ),
+        _listed(r"[\w.~+/=-]{16,}", "takes tokens of 16 or more letters, digits or ._~+/=-, with commas between"),
         "Bearer tokens that may use the API. Empty: open, which is allowed on loopback only.",
         secret=True,
     )
@@ -132,9 +126,7 @@ class Settings:
         _matching(r"\d+ ?(/|per) ?\d* ?(second|minute|hour|day)s?", "takes a limit such as 600/minute"),
         "Requests a client may make; health, metrics, the page and the socket do not count.",
     )
-    run_history_limit: int = _setting(
-        "50", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped."
-    )
+    run_history_limit: int = _setting("50", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped.")
     run_ttl_minutes: int = _setting("10080", _whole(1, 5_256_000), "Minutes an ended run is kept.")
     queue_limit: int = _setting("1000", _whole(0, 100_000), "Runs that may wait.")
     log_retention_lines: int = _setting(
@@ -172,9 +164,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 def example() -> str:
     """The text of `.env.example`."""
-    parts = [
-        "# Settings of the service. Copy to `.env` and change what you need; the values here are the defaults."
-    ]
+    parts = ["# Settings of the service. Copy to `.env` and change what you need; the values here are the defaults."]
     for item in fields(Settings):
         meta = item.metadata
         parts.append(f"# {meta['says']} It {meta['takes']}.\n#{item.name.upper()}={meta['default']}")
@@ -184,11 +174,7 @@ def example() -> str:
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     """The same environment without the values that only the service itself may know."""
     secret = {item.name.upper() for item in fields(Settings) if item.metadata["secret"]}
-    return {
-        key: value
-        for key, value in environment.items()
-        if key not in secret and not key.startswith("FLOWER_")
-    }
+    return {key: value for key, value in environment.items() if key not in secret and not key.startswith("FLOWER_")}
 
 
 def _read(item: "Field[Any]", environment: Mapping[str, str]) -> Any:

@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 import orjson
-from redis import Redis
 
 from shared import events, keys, times
 from shared.errors import Busy, Conflict, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound
 from shared.events import Event
-from shared.redis_client import script, store_errors
+from shared.redis_client import Client, script, store_errors
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
 
@@ -45,7 +44,7 @@ class Submission:
 class Store:
     """Reads and moves run records. Every method raises StoreAway when Redis does not answer."""
 
-    def __init__(self, redis: Redis, settings: Settings) -> None:
+    def __init__(self, redis: Client, settings: Settings) -> None:
         self.redis = redis
         self._settings = settings
         self._submit = script(redis, "submit")
@@ -163,9 +162,7 @@ class Store:
         run = self.get(run_id).run
         if run.status is RunStatus.QUEUED:
             try:
-                ended = self.finish(
-                    run_id, RunStatus.CANCELLED, message="Cancelled while it waited in the queue."
-                )
+                ended = self.finish(run_id, RunStatus.CANCELLED, message="Cancelled while it waited in the queue.")
             except IllegalMove:  # its turn came in between
                 return self.cancel(run_id)
             return ended, ended.status is RunStatus.CANCELLED
@@ -173,9 +170,7 @@ class Store:
         def change(now: Run) -> Run | None:
             if now.status.final or now.status is RunStatus.CANCELLING:
                 return None
-            return now.moved(
-                RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is stopping its tasks."
-            )
+            return now.moved(RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is stopping its tasks.")
 
         after = self.move(run_id, change, tell=lambda run: [events.status(run, times.now())])
         return after, after.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)

@@ -86,7 +86,7 @@ class Access:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token:
             given = _digest(token.strip())
-            return any([hmac.compare_digest(given, known) for known in self._digests])
+            return any(hmac.compare_digest(given, known) for known in self._digests)
         ticket = request.args.get("ticket") if request.path == STREAM else None
         return bool(ticket) and use_ticket(self._service, ticket or "")
 

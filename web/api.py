@@ -1,5 +1,7 @@
 """The HTTP door: every call under `/api/v1/pipeline`."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -57,10 +59,15 @@ def api(service: Service, hub: Hub) -> Blueprint:
     problems |= {"HTTP_503": schemas.Problem, "HTTP_422": schemas.Problem}
     not_found = problems | {"HTTP_404": schemas.Problem}
 
-    def describe(answer: Any, problems_of_it: dict[str, Any] = problems, **more: Any) -> Any:
+    def describe(
+        answer: Any, problems_of_it: dict[str, Any] = problems, **more: Any
+    ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
         """Say in the OpenAPI document what a view takes and gives; the view itself checks what it takes."""
         answers = Answers(**({"HTTP_200": answer} | problems_of_it | more.pop("answers", {})))
-        return spec.validate(resp=answers, skip_validation=True, **more)
+        described: Callable[[Callable[..., Response]], Callable[..., Response]] = spec.validate(
+            resp=answers, skip_validation=True, **more
+        )
+        return described
 
     def places_of(run_id: str) -> RunPlaces:
         run = store.get(run_id).run
@@ -92,7 +99,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
             _poke(service, taken.run_id)
         run = store.get(taken.run_id).run
         attached = taken.outcome == "attached"
-        answer = {
+        answer: dict[str, Any] = {
             "run_id": run.run_id,
             "status": run.status.value,
             "attached": attached,
@@ -153,9 +160,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         found = store.tasks(run_id)
         if store.get(run_id).run.status.final:
             # A killed Nextflow tells no end of its tasks, but they have ended with it.
-            found = [
-                item | {"status": "ABORTED"} if item["status"] == "SUBMITTED" else item for item in found
-            ]
+            found = [item | {"status": "ABORTED"} if item["status"] == "SUBMITTED" else item for item in found]
         total = found[-1]["task_id"] if found else 0
         shown = found[-limit:]
         return json({"run_id": run_id, "tasks": shown, "total": total, "truncated": len(shown) < total})
@@ -206,9 +211,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
     @describe(schemas.About, tags=["service"])
     def about() -> Response:
         """The service itself; needs no token."""
-        flower = settings.flower_url or (
-            f"http://127.0.0.1:{settings.flower_port}" if settings.flower_port else None
-        )
+        flower = settings.flower_url or (f"http://127.0.0.1:{settings.flower_port}" if settings.flower_port else None)
         return json(
             {
                 "name": "Nextflow Controller",
@@ -230,11 +233,9 @@ def api(service: Service, hub: Hub) -> Blueprint:
 
 
 def _poke(service: Service, run_id: str) -> None:
-    try:
-        service.pokes.run(run_id)
-    except StoreAway:
-        # The record is kept, so the run is taken in: the reconciler pokes as soon as it can.
-        pass
+    # The record is kept, so the run is taken in: the reconciler pokes as soon as it can.
+    with suppress(StoreAway):
+        service.broker.poke(run_id)
 
 
 def _idempotency_key() -> str | None:
@@ -286,6 +287,4 @@ def _tail(service: Service, run_id: str, wanted: int, since: int) -> list[str]:
 
 def _messages(frame: bytes) -> list[str]:
     event = orjson.loads(frame)
-    return (
-        [line["message"] for line in event["data"]["lines"]] if event["type"] == events.EventType.LOG else []
-    )
+    return [line["message"] for line in event["data"]["lines"]] if event["type"] == events.EventType.LOG else []

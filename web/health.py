@@ -3,12 +3,11 @@
 import time
 from typing import Any
 
-from celery import Celery
 from flask import Blueprint, Response, jsonify
-from kombu.exceptions import OperationalError
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from shared.broker import Broker
 from shared.errors import StoreAway
 from shared.redis_client import store_errors
 from shared.runs import RunStatus
@@ -51,19 +50,17 @@ def _checks(service: Service, hub: Hub) -> dict[str, dict[str, Any]]:
         return {"redis": {"ok": False, "detail": str(error)}, "worker": away, "runner": away, "live": away}
     relaying = time.monotonic() - hub.heard_at < 10
     live = {"ok": relaying, "detail": "Events are relayed." if relaying else "Events are not relayed yet."}
-    return {"redis": {"ok": True, "detail": "Redis answers."}, **_ask_worker(service.celery), "live": live}
+    return {"redis": {"ok": True, "detail": "Redis answers."}, **_ask_worker(service.broker), "live": live}
 
 
-def _ask_worker(celery: Celery) -> dict[str, dict[str, Any]]:
+def _ask_worker(broker: Broker) -> dict[str, dict[str, Any]]:
     try:
-        replies = celery.control.broadcast(
-            "runner_check", reply=True, limit=1, timeout=_ANSWER_SECONDS, pattern="worker@*", matcher="glob"
-        )
-    except (OperationalError, OSError):
-        replies = []
-    for reply in replies or []:
-        for name, answer in reply.items():
-            return {"worker": {"ok": True, "detail": f"{name} answers."}, "runner": answer}
+        answer = broker.ask_worker(_ANSWER_SECONDS)
+    except StoreAway:
+        answer = None
+    if answer is not None:
+        name, runner = answer
+        return {"worker": {"ok": True, "detail": f"{name} answers."}, "runner": runner}
     silent = {"ok": False, "detail": f"No worker answered within {_ANSWER_SECONDS:.0f} s. Start one."}
     return {"worker": silent, "runner": {"ok": False, "detail": "Only a worker knows, and none answers."}}
 

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from redis import Redis
 from redis.client import PubSub
 
 from shared import events, keys, times
 from shared.errors import StoreAway
 from shared.events import EventType
 from shared.feed import Feed, parse_message
-from shared.redis_client import store_errors
+from shared.redis_client import Client, store_errors
 from shared.store import Store
 from web.outbox import Outbox, Stalled, text_frame
 from web.presence import BEAT_SECONDS, Presence
@@ -57,7 +56,7 @@ class Channel:
 class Hub:
     """Relays events from Redis to viewers. Its thread survives Redis and re-reads what it may have missed."""
 
-    def __init__(self, redis: Redis, store: Store, feed: Feed, presence: Presence) -> None:
+    def __init__(self, redis: Client, store: Store, feed: Feed, presence: Presence) -> None:
         self._redis = redis
         self._store = store
         self._feed = feed

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 from flask import Flask, Response
 from flask_limiter import Limiter
@@ -15,17 +16,15 @@ from web.wiring import Service
 
 def limit_requests(app: Flask, service: Service) -> Limiter:
     """Limit all views that are not exempt, and say in headers how much is left."""
+    # Handed on to redis-py, which takes more than the text that the annotation names.
+    quick: Any = {"socket_connect_timeout": 0.5, "socket_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
     limiter = Limiter(
         key_func=client_name(service),
         app=app,
         # One allowance for the whole API, not one a view.
         application_limits=[service.settings.rate_limit],
         storage_uri=_storage_uri(service.settings.redis_url),
-        storage_options={  # type: ignore[arg-type] - handed on to redis-py, which takes more than text
-            "socket_connect_timeout": 0.5,
-            "socket_timeout": 0.5,
-            "retry": Retry(NoBackoff(), 0),
-        },
+        storage_options=quick,
         key_prefix=keys.LIMITS_PREFIX,
         in_memory_fallback_enabled=True,
         strategy="fixed-window",

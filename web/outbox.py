@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 PENDING_BYTES = 1_048_576
@@ -130,7 +131,5 @@ class Outbox:
         poll.poll(_PULSE_SECONDS * 1000)
 
     def _hang_up(self) -> None:
-        try:
+        with suppress(OSError):  # the other side was quicker
             self._raw.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the other side was quicker
-            pass

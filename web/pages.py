@@ -32,4 +32,5 @@ def pages(spec: SpecTree) -> Blueprint:
 
 def documentation() -> Blueprint:
     """`/docs`, with its scripts served from here: a lab's network may have no way out."""
-    return get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Nextflow Controller"})
+    door: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Nextflow Controller"})
+    return door

@@ -5,10 +5,8 @@ import secrets
 import time
 from pathlib import Path
 
-from redis import Redis
-
 from shared import keys
-from shared.redis_client import store_errors
+from shared.redis_client import Client, store_errors
 
 BEAT_SECONDS = 5.0
 _STALE_SECONDS = 15
@@ -18,7 +16,7 @@ _LUA = (Path(__file__).parent / "presence.lua").read_text()
 class Presence:
     """Counts this process's sockets together with those of the others."""
 
-    def __init__(self, redis: Redis, limit: int) -> None:
+    def __init__(self, redis: Client, limit: int) -> None:
         self._script = redis.register_script(_LUA)
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._limit = limit

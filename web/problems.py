@@ -47,9 +47,7 @@ def map_errors(app: Flask) -> None:
 
     @app.errorhandler(KeyReused)
     def _reused(error: KeyReused) -> Response:
-        return problem(
-            422, str(error), errors=[{"loc": ["header", "Idempotency-Key"], "msg": "was used before"}]
-        )
+        return problem(422, str(error), errors=[{"loc": ["header", "Idempotency-Key"], "msg": "was used before"}])
 
     @app.errorhandler(QueueFull)
     @app.errorhandler(Conflict)
@@ -67,9 +65,7 @@ def map_errors(app: Flask) -> None:
             return error.response
         status = error.code or 500
         detail = "Too many requests: slow down." if isinstance(error, TooManyRequests) else error.description
-        headers = {
-            name: value for name, value in error.get_headers() if name in ("Allow", "Location", "Retry-After")
-        }
+        headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Location", "Retry-After")}
         return problem(status, detail or HTTPStatus(status).phrase, headers)
 
     @app.errorhandler(Exception)

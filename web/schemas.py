@@ -100,9 +100,7 @@ class RunRequest(_Strict):
         description="A run, or a Nextflow session id, whose finished tasks need not be done again. "
         "What is not given is taken from that run.",
     )
-    triggered_by: Annotated[Line, Field(max_length=256)] | None = Field(
-        None, description="Who or what asked for it."
-    )
+    triggered_by: Annotated[Line, Field(max_length=256)] | None = Field(None, description="Who or what asked for it.")
     when_busy: Literal["attach", "queue", "reject"] = Field(
         "attach",
         description="While another run is active: join that one, wait in the queue, or be refused (409).",
@@ -123,9 +121,7 @@ class RunRequest(_Strict):
 class StatusQuery(_Strict):
     """Which run."""
 
-    run_id: str | None = Field(
-        None, max_length=128, description="Without it: the active run, else the last one."
-    )
+    run_id: str | None = Field(None, max_length=128, description="Without it: the active run, else the last one.")
 
 
 class HistoryQuery(BaseModel):

@@ -2,12 +2,14 @@
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, request
 from flask_sock import Sock
 from pydantic import BaseModel, ConfigDict, Field
 from simple_websocket import ConnectionClosed, Server
+from wsproto.frame_protocol import CloseReason
 
 from shared import events, times
 from shared.errors import StoreAway
@@ -29,18 +31,14 @@ class StreamQuery(BaseModel):
     """The query of the stream."""
 
     model_config = ConfigDict(extra="forbid")
-    run_id: str | None = Field(
-        None, max_length=128, description="The run to see; without it, whatever is active."
-    )
+    run_id: str | None = Field(None, max_length=128, description="The run to see; without it, whatever is active.")
     since: int | None = Field(
         None,
         ge=0,
         le=2**53,
         description="Send each kept event after this id first; without it, only what comes.",
     )
-    ticket: str | None = Field(
-        None, max_length=256, description="From `POST /ticket`, where tokens are needed."
-    )
+    ticket: str | None = Field(None, max_length=256, description="From `POST /ticket`, where tokens are needed.")
 
 
 def sockets(service: Service, hub: Hub) -> Blueprint:
@@ -57,17 +55,17 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
             service.store.get(query.run_id)
         hub.notice()
 
-    @sock.route("/api/v1/pipeline/stream", bp=door)
+    @sock.route("/api/v1/pipeline/stream", bp=door)  # type: ignore[untyped-decorator]  # flask-sock has no types
     def stream(ws: Server) -> None:
         outbox = Outbox(ws.sock)
-        ws.sock = outbox
+        ws.sock = outbox  # type: ignore[assignment]  # it stands in for a socket
         joined = False
         try:
             joined = hub.presence.join()
             if joined:
                 _serve(ws, outbox, service, hub)
             else:
-                ws.close(1013, "Too many sockets are open. Try again later.")
+                ws.close(CloseReason.TRY_AGAIN_LATER, "Too many sockets are open. Try again later.")
         except (ConnectionClosed, OSError):  # the client went
             pass
         except StoreAway:
@@ -116,15 +114,13 @@ def _listen(ws: Server) -> None:
         allowance = min(_MESSAGES_A_MINUTE, allowance + (now - since) * _MESSAGES_A_MINUTE / 60) - 1
         since = now
         if isinstance(message, bytes):
-            ws.close(1003, "This socket takes no binary messages.")
+            ws.close(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
         elif allowance < 0:
-            ws.close(1008, "Too many messages; this socket listens to none.")
+            ws.close(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
 
 
 def _close(ws: Server, outbox: Outbox, code: int, reason: str) -> None:
     outbox.stop_frames()
-    try:
-        ws.close(code, reason)
-    except (ConnectionClosed, OSError):  # it is closed already
-        pass
+    with suppress(ConnectionClosed, OSError):  # it is closed already
+        ws.close(CloseReason(code), reason)
     ws.event.set()

@@ -73,8 +73,7 @@ def queue(service: Service) -> list[dict[str, Any]]:
         except RunNotFound:
             continue
         entries.append(
-            {name: run[name] for name in ("run_id", "pipeline", "queued_at", "triggered_by")}
-            | {"position": position}
+            {name: run[name] for name in ("run_id", "pipeline", "queued_at", "triggered_by")} | {"position": position}
         )
     return entries
 

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-from celery import Celery
-from redis import Redis
-
-from shared.broker import Pokes, make_celery
+from shared.broker import Broker, make_celery
 from shared.feed import Feed
-from shared.redis_client import connect
+from shared.redis_client import Client, connect
 from shared.settings import Settings
 from shared.store import Store
 
@@ -17,17 +14,14 @@ class Service:
     """The connections of a web process, made once."""
 
     settings: Settings
-    redis: Redis
-    celery: Celery
+    redis: Client
     store: Store
     feed: Feed
-    pokes: Pokes
+    broker: Broker
 
 
 def connect_service(settings: Settings) -> Service:
     """Everything, ready; nothing is contacted yet."""
     redis = connect(settings.redis_url)
-    celery = make_celery(settings)
-    return Service(
-        settings, redis, celery, Store(redis, settings), Feed(redis, settings), Pokes(celery, redis)
-    )
+    broker = Broker(make_celery(settings), redis)
+    return Service(settings, redis, Store(redis, settings), Feed(redis, settings), broker)

@@ -10,7 +10,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from celery.worker.control import inspect_command
 
 from shared import settings as settings_module
-from shared.broker import RECONCILE_TASK, RUN_TASK, Pokes, make_celery
+from shared.broker import CHECK_COMMAND, RECONCILE_TASK, RUN_TASK, Broker, make_celery
 from shared.errors import CannotStart, StoreAway
 from shared.feed import Feed
 from shared.lease import Leases
@@ -48,15 +48,15 @@ def run(task: "Task[..., Any]", run_id: str) -> str:
     redis = connect(settings.redis_url)
     store = Store(redis, settings)
     tools = Tools(store, Feed(redis, settings), Leases(redis), LocalCluster(settings), _stopping.is_set)
-    pokes = Pokes(app, redis)
+    broker = Broker(app, redis)
     parting = Supervisor(run_id, tools).supervise()
     if parting is Parting.NOT_MINE:
         raise Ignore
     if parting is Parting.HANDED_BACK:
-        _hand_back(task, run_id, pokes)
+        _hand_back(task, run_id, broker)
         raise Ignore
     ended = store.get(run_id).run
-    begin_next(store, pokes)
+    begin_next(store, broker)
     return _tell_end(task, ended)
 
 
@@ -70,16 +70,16 @@ class Reconciling:
 def reconcile_now() -> None:
     """See `worker.reconciler.reconcile`."""
     redis = connect(settings.redis_url)
-    store, leases, pokes = Store(redis, settings), Leases(redis), Pokes(app, redis)
+    store, leases, broker = Store(redis, settings), Leases(redis), Broker(app, redis)
     try:
-        Reconciling.alone = reconcile(store, leases, pokes, alone_before=Reconciling.alone)
+        Reconciling.alone = reconcile(store, leases, broker, alone_before=Reconciling.alone)
     except StoreAway as error:
         _log.warning("%s", error, extra={"action": "store.away"})
     finally:
         redis.close()
 
 
-@inspect_command()
+@inspect_command(name=CHECK_COMMAND)
 def runner_check(_state: Any) -> dict[str, Any]:
     """Tell whoever asks for the service's health whether this worker could execute a run."""
     try:
@@ -88,24 +88,22 @@ def runner_check(_state: Any) -> dict[str, Any]:
         return {"ok": False, "detail": str(error)}
 
 
-def begin_next(store: Store, pokes: Pokes) -> None:
+def begin_next(store: Store, broker: Broker) -> None:
     """Start the run that waits longest; the reconciler does it a little later if Redis goes away just now."""
     try:
         following = store.begin_next()
         if following is not None:
-            pokes.run(following.run_id)
+            broker.poke(following.run_id)
     except StoreAway as error:
         _log.warning("%s", error, extra={"action": "store.away"})
 
 
-def _hand_back(task: "Task[..., Any]", run_id: str, pokes: Pokes) -> None:
+def _hand_back(task: "Task[..., Any]", run_id: str, broker: Broker) -> None:
     task.send_event("task-retried", exception="This worker stops; another takes the run over.", traceback="")
     try:
-        pokes.run(run_id)
+        broker.poke(run_id)
     except StoreAway as error:
-        _log.warning(
-            "%s The reconciler pokes later.", error, extra={"action": "run.handed_back", "run_id": run_id}
-        )
+        _log.warning("%s The reconciler broker later.", error, extra={"action": "run.handed_back", "run_id": run_id})
 
 
 def _tell_end(task: "Task[..., Any]", ended: Run) -> str:
@@ -138,7 +136,7 @@ def _recover(**_: Any) -> None:
     redis = connect(settings.redis_url)
     try:
         store, leases = Store(redis, settings), Leases(redis)
-        reconcile(store, leases, Pokes(app, redis), alone_before=store.active_id())
+        reconcile(store, leases, Broker(app, redis), alone_before=store.active_id())
     except StoreAway as error:
         _log.warning("%s", error, extra={"action": "store.away"})
     finally:

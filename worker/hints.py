@@ -18,7 +18,7 @@ _HINTS = [
     ),
     (
         r"Cannot find script file|No such file or directory|Not a valid project name",
-        "Check the name of the pipeline: a directory in PIPELINES_DIR, an absolute path, owner/repository, or a Git URL.",
+        "Check the pipeline's name: a directory in PIPELINES_DIR, an absolute path, owner/repository, or a Git URL.",
     ),
     (
         r"Unknown project|Cannot find .* at (github|gitlab|bitbucket)|UnknownHostException|Remote resource not found",

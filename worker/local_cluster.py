@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from shared import lifetime
 from shared.errors import CannotStart
 from shared.places import RunPlaces, run_places
 from shared.runs import Run
 from shared.settings import Settings, without_secrets
-from shared import lifetime
 from worker import command
 from worker.cluster import Chunk, Outcome, Record
 
@@ -48,9 +48,7 @@ class LocalCluster:
         while not _begun(places):
             if time.monotonic() > deadline:
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
-                raise CannotStart(
-                    f"The run could not be started in {places.directory}: {said or 'no answer'}."
-                )
+                raise CannotStart(f"The run could not be started in {places.directory}: {said or 'no answer'}.")
             time.sleep(0.01)
 
     def follow(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
@@ -129,13 +127,11 @@ class LocalCluster:
             }
             (places.directory / "command.json").write_text(json.dumps(order))
         except OSError as error:
-            raise CannotStart(
-                f"The run's directory {places.directory} cannot be written: {error.strerror}."
-            ) from error
+            raise CannotStart(f"The run's directory {places.directory} cannot be written: {error.strerror}.") from error
 
     def _launch_shim(self, directory: Path) -> None:
         with (directory / "shim.err").open("ab") as said:
-            subprocess.run(  # noqa: S603 - our own module, started with our own interpreter
+            subprocess.run(
                 [sys.executable, "-m", "worker.shim", str(directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -193,7 +189,7 @@ def parse_records(data: bytes, *, last: bool = False) -> tuple[list[Record], int
     parts: list[bytes] = []
     for raw in data.split(b"\n")[:-1]:
         position += len(raw) + 1
-        stamp, stream, kind, text = (raw.split(b" ", 3) + [b"", b"", b""])[:4]
+        stamp, stream, kind, text = [*raw.split(b" ", 3), b"", b"", b""][:4]
         parts.append(text)
         if kind == b"P" and len(parts) < _LONGEST_LINE_PARTS:
             continue

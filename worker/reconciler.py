@@ -2,15 +2,15 @@
 
 import logging
 
+from shared.broker import Broker
 from shared.errors import RunNotFound
 from shared.lease import Leases
 from shared.store import Store
-from shared.broker import Pokes
 
 _log = logging.getLogger(__name__)
 
 
-def reconcile(store: Store, leases: Leases, pokes: Pokes, *, alone_before: str | None) -> str | None:
+def reconcile(store: Store, leases: Leases, broker: Broker, *, alone_before: str | None) -> str | None:
     """Give a free slot to the next run, poke for an active run that nobody supervises, trim the history.
 
     Returns the active run if nobody supervises it. It is poked for only if it was alone the last time too, as
@@ -21,18 +21,16 @@ def reconcile(store: Store, leases: Leases, pokes: Pokes, *, alone_before: str |
     if active is not None and not _exists(store, active):
         _log.error("The active run has no record; its slot is freed.", extra=_extra("slot.freed", active))
         store.free_slot_of(active)
-        active = store.active_id()
-    if active is None:
-        started = store.begin_next()
-        if started is not None:
-            pokes.run(started.run_id)
-        return None
-    if active is not None and not leases.held(active) and not pokes.waiting():
-        _log.info(
-            "Nobody supervises the active run; a worker is asked to.", extra=_extra("run.poked", active)
-        )
-        pokes.run(active)
     store.trim_history()
+    started = store.begin_next()
+    if started is not None:
+        broker.poke(started.run_id)
+    if active is None or leases.held(active) or broker.waiting():
+        return None
+    if active == alone_before:
+        _log.info("Nobody supervises the active run; a worker is asked to.", extra=_extra("run.poked", active))
+        broker.poke(active)
+    return active
 
 
 def _exists(store: Store, run_id: str) -> bool:

@@ -87,16 +87,14 @@ class Shim:
         try:
             child = self._spawn(command)
         except OSError as error:
-            self._end(
-                {"code": None, "reason": f"{command['arguments'][0]} cannot be started: {error.strerror}."}
-            )
+            self._end({"code": None, "reason": f"{command['arguments'][0]} cannot be started: {error.strerror}."})
             return
         code = self._follow(child)
         lifetime.kill_marked(self._marker)
         self._end({"code": code, "cancelled": self._cancelled, "killed": self._killed, "reason": None})
 
     def _spawn(self, command: dict[str, Any]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603 - the arguments are data; no shell reads them
+        return subprocess.Popen(
             command["arguments"],
             cwd=command["directory"],
             env=os.environ | command["environment"],
@@ -104,7 +102,7 @@ class Shim:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=lifetime.end_with_parent,  # noqa: PLW1509 - this process has one thread
+            preexec_fn=lifetime.end_with_parent,
         )
 
     def _follow(self, child: subprocess.Popen[bytes]) -> int:
@@ -119,7 +117,7 @@ class Shim:
             if child.poll() is None:
                 self._mind_end(child)
             elif drained_by == float("inf"):
-                # Something the child left behind may hold the pipes open for ever; what is in them comes first.
+                # What the child left behind may hold the pipes open for ever; what is in them comes first.
                 drained_by = time.monotonic() + _DRAIN_SECONDS
         while child.poll() is None:
             self._mind_end(child)

@@ -155,8 +155,8 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
                 counts = tuple(
                     process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"]
                 )
-                if counts != shown:
-                    shown = counts
+                if (data["percent"], counts) != shown:
+                    shown = (data["percent"], counts)
                     click.echo(show.coloured(show.progress_line(data), "running"))
             case "error":
                 if data.get("hint"):

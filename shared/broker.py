@@ -34,7 +34,6 @@ def make_celery(settings: Settings) -> Celery:
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
         worker_send_task_events=True,
-        task_send_sent_event=True,
         task_track_started=True,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,

@@ -157,7 +157,7 @@ class Store:
     def cancel(self, run_id: str) -> tuple[Run, bool]:
         """Ask a run to end: a queued one ends now, one that works becomes `cancelling`.
 
-        Returns the run and whether it is (being) cancelled; one that has ended stays as it is.
+        Returns the run, and whether it ends by this or an earlier cancel; one that has ended stays as it is.
         """
         run = self.get(run_id).run
         if run.status is RunStatus.QUEUED:
@@ -173,7 +173,7 @@ class Store:
             return now.moved(RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is stopping its tasks.")
 
         after = self.move(run_id, change, tell=lambda run: [events.status(run, times.now())])
-        return after, after.status in (RunStatus.CANCELLING, RunStatus.CANCELLED)
+        return after, after.status is RunStatus.CANCELLING
 
     def begin_next(self) -> Run | None:
         """Give the free slot to the run that waits longest; None if none waits or the slot is taken."""

@@ -35,6 +35,7 @@ spec = SpecTree(
     openapi_version="3.1.0",
     annotations=False,
     naming_strategy=lambda model: model.__name__,
+    nested_naming_strategy=lambda _parent, child: child,
 )
 
 
@@ -64,6 +65,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
     ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
         """Say in the OpenAPI document what a view takes and gives; the view itself checks what it takes."""
         answers = Answers(**({"HTTP_200": answer} | problems_of_it | more.pop("answers", {})))
+
         described: Callable[[Callable[..., Response]], Callable[..., Response]] = spec.validate(
             resp=answers, skip_validation=True, **more
         )
@@ -196,7 +198,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json(list_artifacts(run_id, places_of(run_id)))
 
     @door.get("/runs/<run_id>/artifacts/<any(report, output):kind>/<path:name>")
-    @describe(None, not_found, tags=["details"])
+    # Not described like the others: for that, spectree would read the whole file into memory.
     def artifact(run_id: str, kind: str, name: str) -> Response:
         """One file that a run left."""
         return send_artifact(places_of(run_id), kind, name)

@@ -22,6 +22,7 @@ _QUIET_SECONDS = 0.2
 _BLOCK_LINES = 200
 _WARNINGS = 200
 _LAST_WORDS = 12
+_GREETINGS = ("N E X T F L O W", "Launching `", " N E X T F L O W")
 _ERROR_END = "Check '.nextflow.log' file"
 _TASK = re.compile(r"Error executing process > '(?P<task>.+)'")
 
@@ -96,7 +97,7 @@ class Scribe:
         changed = self.progress.fold(meaning, record.timestamp)
         if changed is not None:
             self._tasks[changed[0]] = changed[1]
-        if isinstance(meaning, Text) and line.strip():
+        if isinstance(meaning, Text) and line.strip() and not line.startswith(_GREETINGS):
             self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line]
         if line or not isinstance(meaning, Trace):
             self._log(record, line)

@@ -1,0 +1,5 @@
+"""`python -m nfctl`."""
+
+from nfctl.cli import main
+
+main()

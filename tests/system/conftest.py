@@ -1,0 +1,206 @@
+"""The whole service as real processes, started by `nfctl up` on free ports."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from nfctl.client import Client
+
+ROOT = Path(__file__).parents[2]
+FINAL = ("succeeded", "failed", "cancelled")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Service:
+    """One service in a data directory of its own."""
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        self.data_dir = data_dir
+        self.port, self.flower_port = _free_port(), _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.flower = f"http://127.0.0.1:{self.flower_port}"
+        self.client = Client(self.url, None)
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "NEXTFLOW_BIN")},
+            "DATA_DIR": str(data_dir),
+            "PORT": str(self.port),
+            "FLOWER_PORT": str(self.flower_port),
+            "PIPELINES_DIR": str(ROOT / "examples"),
+            "NFCTL_URL": self.url,
+            "RATE_LIMIT": "100000/minute",
+            "CANCEL_GRACE_SECONDS": "20",
+            **settings,
+        }
+        self._parent: subprocess.Popen[bytes] | None = None
+        self.output = data_dir / "up.log"
+
+    def start(self) -> None:
+        """Start all and wait until it says that it is ready."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with self.output.open("wb") as output:
+            self._parent = subprocess.Popen(
+                [sys.executable, "-m", "nfctl", "up"],
+                cwd=self.data_dir,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self.wait(lambda: b"Ready." in self.output.read_bytes() or self._parent_code() is not None, 120)
+        assert self._parent_code() is None, self.output.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the parent a signal and wait for its end."""
+        assert self._parent is not None
+        self._parent.send_signal(number)
+        code = self._parent.wait(90)
+        self._parent = None
+        return code
+
+    def nfctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of nfctl against this service."""
+        return subprocess.run(
+            [sys.executable, "-m", "nfctl", *arguments],
+            cwd=self.data_dir,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        """A plain GET."""
+        return httpx.get(self.url + path, params=query, timeout=30)
+
+    def submit(self, pipeline: str, **more: Any) -> str:
+        """Submit a run that waits for its turn; returns its id."""
+        answer = self.client.submit({"pipeline": pipeline, "when_busy": "queue", **more})
+        return str(answer["run_id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """`RunInfo`."""
+        found: dict[str, Any] = self.client.call("GET", f"/runs/{run_id}")
+        return found
+
+    def ended(self, run_id: str, seconds: float = 120) -> dict[str, Any]:
+        """`RunInfo` at the run's end."""
+        self.wait(lambda: self.run(run_id)["status"] in FINAL, seconds)
+        return self.run(run_id)
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """All kept events."""
+        found: list[dict[str, Any]] = []
+        while page := self.client.call(
+            "GET", f"/runs/{run_id}/events", params={"since": found[-1]["id"] if found else 0, "limit": 500}
+        )["events"]:
+            found += page
+        return found
+
+    def lines(self, run_id: str) -> list[str]:
+        """The kept log."""
+        return self.client.text(f"/runs/{run_id}/logs").splitlines()
+
+    def children(self, name: str) -> list[int]:
+        """Pids of the service's processes whose command line has this word, the topmost first."""
+        assert self._parent is not None
+        return [pid for pid in _descendants(self._parent.pid) if name in _command_line(pid)]
+
+    def of_run(self, run_id: str) -> list[int]:
+        """Pids of all living processes of a run."""
+        mark = f"NFCTL_RUN_ID={run_id}".encode()
+        return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if mark in _read(entry / "environ").split(b"\0")]
+
+    @staticmethod
+    def wait(ask: Callable[[], object], seconds: float = 30) -> None:
+        """Until the answer is true; fails when it is not for so long."""
+        deadline = time.monotonic() + seconds
+        while not ask():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not so after {seconds} s")
+            time.sleep(0.05)
+
+    def _parent_code(self) -> int | None:
+        return self._parent.poll() if self._parent else None
+
+    def kill(self) -> None:
+        """Stop whatever is left after a test."""
+        if self._parent is not None and self._parent.poll() is None:
+            self.stop()
+        for entry in (self.data_dir / "runs").glob("*"):
+            for pid in self.of_run(entry.name):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for child in _read(Path(f"/proc/{pid}/task/{pid}/children")).split()]
+    return children + [below for child in children for below in _descendants(child)]
+
+
+def _command_line(pid: int) -> str:
+    return _read(Path(f"/proc/{pid}/cmdline")).replace(b"\0", b" ").decode(errors="replace")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="session")
+def service(nextflow: Path, redis_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests that leave it as it was."""
+    running = Service(tmp_path_factory.mktemp("service"))
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def own_service(nextflow: Path, redis_binary: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service for one test, which may break it."""
+    running = Service(tmp_path / "data")
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Callable[[str], str]:
+    """Write a pipeline and give its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "main.nf"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def counting(pipeline: Callable[[str], str]) -> str:
+    """A pipeline that prints `params.lines` numbered lines, one each `params.pause` milliseconds."""
+    return pipeline(
+        """
+params.lines = 100
+params.pause = 100
+workflow {
+    channel.of(1..params.lines).map { n -> Thread.sleep(params.pause as long); "number ${n}" }.view()
+}
+"""
+    )

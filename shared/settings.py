@@ -126,7 +126,7 @@ class Settings:
         _matching(r"\d+ ?(/|per) ?\d* ?(second|minute|hour|day)s?", "takes a limit such as 600/minute"),
         "Requests a client may make; health, metrics, the page and the socket do not count.",
     )
-    run_history_limit: int = _setting("50", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped.")
+    run_history_limit: int = _setting("200", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped.")
     run_ttl_minutes: int = _setting("10080", _whole(1, 5_256_000), "Minutes an ended run is kept.")
     queue_limit: int = _setting("1000", _whole(0, 100_000), "Runs that may wait.")
     log_retention_lines: int = _setting(

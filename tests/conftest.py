@@ -24,7 +24,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 
 
-def _need(find: Callable[[tools.Say], Path | None], what: str) -> Path:
+def _need(find: Callable[[Callable[[str], None]], Path | None], what: str) -> Path:
     """What a test needs. At home a test is skipped for want of it; in CI it fails."""
     try:
         found = find(lambda _: None)

@@ -1,15 +1,11 @@
 """The HTTP door: every call under `/api/v1/pipeline`."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request
-from spectree import Response as Answers
-from spectree import SpecTree
 
 from shared import events, times
 from shared.errors import RunNotFound, StoreAway
@@ -21,30 +17,13 @@ from web.artifacts import list_artifacts, send_artifact
 from web.catalog import read_catalog
 from web.hub import Hub
 from web.intake import make_run
+from web.openapi import NOT_FOUND, describe, package_version
 from web.schemas import InvalidRequest, parse_body, parse_query
 from web.status import API, status_answer, stream_url
 from web.wiring import Service
 
 _LOG_PAGE = 100
 _KEY_LENGTH = 255
-
-spec = SpecTree(
-    "flask",
-    title="Nextflow Controller",
-    description="Runs Nextflow pipelines, one at a time, and shows them live.",
-    openapi_version="3.1.0",
-    annotations=False,
-    naming_strategy=lambda model: model.__name__,
-    nested_naming_strategy=lambda _parent, child: child,
-)
-
-
-def package_version() -> str:
-    """The version of the installed distribution."""
-    try:
-        return version("nextflow-controller")
-    except PackageNotFoundError:
-        return "0"
 
 
 def json(value: Any, status: int = 200) -> Response:
@@ -56,20 +35,6 @@ def api(service: Service, hub: Hub) -> Blueprint:
     """The blueprint of the API."""
     door = Blueprint("api", __name__, url_prefix=API)
     settings, store, feed = service.settings, service.store, service.feed
-    problems = {"HTTP_401": schemas.Problem, "HTTP_403": schemas.Problem, "HTTP_429": schemas.Problem}
-    problems |= {"HTTP_503": schemas.Problem, "HTTP_422": schemas.Problem}
-    not_found = problems | {"HTTP_404": schemas.Problem}
-
-    def describe(
-        answer: Any, problems_of_it: dict[str, Any] = problems, **more: Any
-    ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
-        """Say in the OpenAPI document what a view takes and gives; the view itself checks what it takes."""
-        answers = Answers(**({"HTTP_200": answer} | problems_of_it | more.pop("answers", {})))
-
-        described: Callable[[Callable[..., Response]], Callable[..., Response]] = spec.validate(
-            resp=answers, skip_validation=True, **more
-        )
-        return described
 
     def places_of(run_id: str) -> RunPlaces:
         run = store.get(run_id).run
@@ -113,7 +78,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json(answer, 200 if attached else 202)
 
     @door.get("/status")
-    @describe(schemas.StatusAnswer, not_found, query=schemas.StatusQuery, tags=["runs"])
+    @describe(schemas.StatusAnswer, NOT_FOUND, query=schemas.StatusQuery, tags=["runs"])
     def status() -> Response:
         """A run: the one asked for, else the active one, else the last one."""
         run_id = parse_query(schemas.StatusQuery).run_id or store.latest_id()
@@ -126,7 +91,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json(status_answer(service, store.active_id(), hub.presence.total))
 
     @door.delete("/cancel")
-    @describe(schemas.CancelAnswer, not_found, query=schemas.StatusQuery, tags=["runs"])
+    @describe(schemas.CancelAnswer, NOT_FOUND, query=schemas.StatusQuery, tags=["runs"])
     def cancel() -> Response:
         """End a run: the one asked for, else the active one."""
         run_id = parse_query(schemas.StatusQuery).run_id or store.active_id()
@@ -137,7 +102,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json({"run_id": run_id, "status": run.status.value, "cancelled": cancelled, "detail": detail})
 
     @door.get("/history")
-    @describe(list[schemas.HistoryEntry], not_found, query=schemas.HistoryQuery, tags=["runs"])
+    @describe(list[schemas.HistoryEntry], NOT_FOUND, query=schemas.HistoryQuery, tags=["runs"])
     def history() -> Response:
         """Runs, newest first."""
         query = parse_query(schemas.HistoryQuery)
@@ -149,13 +114,13 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json([_history_entry(item) for item in found])
 
     @door.get("/runs/<run_id>")
-    @describe(schemas.RunInfo, not_found, tags=["runs"])
+    @describe(schemas.RunInfo, NOT_FOUND, tags=["runs"])
     def one(run_id: str) -> Response:
         """One run."""
         return json(store.get(run_id).run.info())
 
     @door.get("/runs/<run_id>/tasks")
-    @describe(schemas.TasksAnswer, not_found, query=schemas.TasksQuery, tags=["details"])
+    @describe(schemas.TasksAnswer, NOT_FOUND, query=schemas.TasksQuery, tags=["details"])
     def tasks(run_id: str) -> Response:
         """Nextflow's tasks of a run."""
         limit = parse_query(schemas.TasksQuery).limit
@@ -168,7 +133,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json({"run_id": run_id, "tasks": shown, "total": total, "truncated": len(shown) < total})
 
     @door.get("/runs/<run_id>/logs")
-    @describe(None, not_found, query=schemas.LogsQuery, tags=["details"])
+    @describe(None, NOT_FOUND, query=schemas.LogsQuery, tags=["details"])
     def logs(run_id: str) -> Response:
         """The kept log as text, a line a line."""
         query = parse_query(schemas.LogsQuery)
@@ -181,7 +146,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return Response("".join(f"{line}\n" for line in lines), content_type="text/plain; charset=utf-8")
 
     @door.get("/runs/<run_id>/events")
-    @describe(schemas.EventsAnswer, not_found, query=schemas.EventsQuery, tags=["details"])
+    @describe(schemas.EventsAnswer, NOT_FOUND, query=schemas.EventsQuery, tags=["details"])
     def run_events(run_id: str) -> Response:
         """Kept events after an id, in order."""
         query = parse_query(schemas.EventsQuery)
@@ -192,16 +157,18 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return Response(head[:-1] + b',"events":[' + frames + b"]}", content_type="application/json")
 
     @door.get("/runs/<run_id>/artifacts")
-    @describe(schemas.ArtifactsAnswer, not_found, tags=["details"])
+    @describe(schemas.ArtifactsAnswer, NOT_FOUND, tags=["details"])
     def artifacts(run_id: str) -> Response:
         """The files a run left: Nextflow's reports, and what was published to `results`."""
         return json(list_artifacts(run_id, places_of(run_id)))
 
     @door.get("/runs/<run_id>/artifacts/<any(report, output):kind>/<path:name>")
-    # Not described like the others: for that, spectree would read the whole file into memory.
-    def artifact(run_id: str, kind: str, name: str) -> Response:
+    @describe(None, NOT_FOUND, tags=["details"])
+    def artifact(run_id: str, kind: str, name: str) -> tuple[Any, int, list[tuple[str, str]]]:
         """One file that a run left."""
-        return send_artifact(places_of(run_id), kind, name)
+        sent = send_artifact(places_of(run_id), kind, name)
+        # In parts, because spectree reads the whole of a Response into memory.
+        return sent.response, sent.status_code, list(sent.headers)
 
     @door.post("/ticket")
     @describe(schemas.Ticket, tags=["service"])

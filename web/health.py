@@ -11,7 +11,9 @@ from shared.broker import Broker
 from shared.errors import StoreAway
 from shared.redis_client import store_errors
 from shared.runs import RunStatus
+from web import schemas
 from web.hub import Hub
+from web.openapi import describe
 from web.wiring import Service
 
 _ANSWER_SECONDS = 2.0
@@ -22,11 +24,15 @@ def health(service: Service, hub: Hub) -> Blueprint:
     door = Blueprint("health", __name__)
 
     @door.get("/healthz")
+    @describe(schemas.Alive, {}, tags=["service"])
     def alive() -> Response:
+        """Whether the process is alive."""
         return jsonify(status="alive")
 
     @door.get("/health")
+    @describe(schemas.Health, {"HTTP_503": schemas.Health}, tags=["service"])
     def ready() -> tuple[Response, int]:
+        """Whether Redis, a worker and the runner answer, and events are relayed."""
         checks = _checks(service, hub)
         ok = all(check["ok"] for check in checks.values())
         answer = jsonify(status="ok" if ok else "unavailable", checks=checks)
@@ -35,7 +41,9 @@ def health(service: Service, hub: Hub) -> Blueprint:
         return answer, 200 if ok else 503
 
     @door.get("/metrics")
+    @describe(None, {}, tags=["service"])
     def metrics() -> Response:
+        """Figures for Prometheus."""
         return Response(generate_latest(_figures(service, hub)), content_type=CONTENT_TYPE_LATEST)
 
     return door

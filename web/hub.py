@@ -21,6 +21,7 @@ from shared.redis_client import Client, store_errors
 from shared.store import Store
 from web.outbox import Outbox, Stalled, text_frame
 from web.presence import BEAT_SECONDS, Presence
+from web.status import queue
 
 KEEP_ALIVE_SECONDS = 25.0
 _PAGE = 50
@@ -66,6 +67,7 @@ class Hub:
         self._viewers: set[Viewer] = set()
         self._switching = threading.Lock()
         self.current: str | None = None
+        self._queue_changed = False
         self._draining: Callable[[], bool] = lambda: False
         self.heard_at = 0.0
 
@@ -168,10 +170,13 @@ class Hub:
             if message is not None and message["type"] == "message":
                 self._relay(*parse_message(message["data"]))
         self._reread()
+        if self._queue_changed:
+            self._keep_alive()
         self.heard_at = time.monotonic()
 
     def _relay(self, run_id: str, number: int, frame: bytes) -> None:
         if run_id != self.current and _STATUS in frame[:40]:
+            self._queue_changed = True
             self.notice()
         channel = self._channels.get(run_id)
         if channel is None:
@@ -237,7 +242,10 @@ class Hub:
         threading.Thread(target=self._catch_up_slow, args=(viewer,), name="catch-up", daemon=True).start()
 
     def _keep_alive(self) -> None:
-        data = {"status": "keep-alive", "connected_clients": self.presence.total}
+        """Tell everyone what is no event: how many watch, and who waits in the queue."""
+        self._queue_changed = False
+        waiting = queue(self._store)
+        data = {"status": "keep-alive", "connected_clients": self.presence.total, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))
         with self._lock:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from flask import Blueprint, Response, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
-from spectree import SpecTree
 
-from web.api import json, package_version
+from web.api import json
+from web.openapi import document
 
 STATIC = Path(__file__).parent / "static"
 _POLICY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"
 
 
-def pages(spec: SpecTree) -> Blueprint:
+def pages() -> Blueprint:
     """`/` and `/openapi.json`."""
     door = Blueprint("pages", __name__)
 
@@ -25,7 +25,7 @@ def pages(spec: SpecTree) -> Blueprint:
 
     @door.get("/openapi.json")
     def openapi() -> Response:
-        return json(spec.spec | {"info": spec.spec["info"] | {"version": package_version()}})
+        return json(document())
 
     return door
 

@@ -250,6 +250,7 @@ class HistoryEntry(BaseModel):
 
     run_id: str
     status: RunStatus
+    queued_at: str
     started_at: str | None
     finished_at: str | None
     duration_seconds: float | None
@@ -346,6 +347,26 @@ class Catalog(BaseModel):
     """Pipelines that can be started by name."""
 
     workflows: list[dict[str, Any]]
+
+
+class Alive(BaseModel):
+    """The process is alive."""
+
+    status: Literal["alive"]
+
+
+class Check(BaseModel):
+    """One part of the service."""
+
+    ok: bool
+    detail: str
+
+
+class Health(BaseModel):
+    """Whether the service can do its work, and which part of it cannot."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, Check]
 
 
 class FieldError(BaseModel):

@@ -7,7 +7,7 @@ import orjson
 from shared import times
 from shared.errors import RunNotFound
 from shared.runs import RunStatus
-from shared.store import Kept
+from shared.store import Kept, Store
 from web.wiring import Service
 
 API = "/api/v1/pipeline"
@@ -32,13 +32,13 @@ def status_answer(service: Service, run_id: str | None, connected_clients: int) 
         "websocket_url": stream_url(run_id),
         "connected_clients": connected_clients,
         "last_update": times.to_text(times.now()),
-        "queue": queue(service),
+        "queue": queue(service.store),
     }
 
 
 def snapshot(service: Service, run_id: str | None, connected_clients: int) -> dict[str, Any]:
     """The `data` of a socket's first frame. Raises RunNotFound."""
-    common = {"connected_clients": connected_clients, "queue": queue(service)}
+    common = {"connected_clients": connected_clients, "queue": queue(service.store)}
     if run_id is None:
         return {
             "status": "idle",
@@ -64,12 +64,12 @@ def percent(kept: Kept) -> int:
     return int(kept.progress["percent"]) if kept.progress else 100 * (kept.run.status is RunStatus.SUCCEEDED)
 
 
-def queue(service: Service) -> list[dict[str, Any]]:
+def queue(store: Store) -> list[dict[str, Any]]:
     """The waiting runs with their places, the first hundred."""
     entries = []
-    for position, run_id in enumerate(service.store.queue(), start=1):
+    for position, run_id in enumerate(store.queue(), start=1):
         try:
-            run = service.store.get(run_id).run.info()
+            run = store.get(run_id).run.info()
         except RunNotFound:
             continue
         entries.append(

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from nfctl.client import Client
+from nfctl.client import Client, Unreachable
 
 ROOT = Path(__file__).parents[2]
 FINAL = ("succeeded", "failed", "cancelled")
@@ -123,16 +124,19 @@ class Service:
     def of_run(self, run_id: str) -> list[int]:
         """Pids of all living processes of a run."""
         mark = f"NFCTL_RUN_ID={run_id}".encode()
-        return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if mark in _read(entry / "environ").split(b"\0")]
+        entries = Path("/proc").glob("[0-9]*")
+        return [int(entry.name) for entry in entries if mark in _read(entry / "environ").split(b"\0")]
 
     @staticmethod
     def wait(ask: Callable[[], object], seconds: float = 30) -> None:
-        """Until the answer is true; fails when it is not for so long."""
+        """Until the answer is true; fails when it is not for so long. A service that is away just now is no answer."""
         deadline = time.monotonic() + seconds
-        while not ask():
-            if time.monotonic() > deadline:
-                pytest.fail(f"not so after {seconds} s")
+        while time.monotonic() < deadline:
+            with suppress(Unreachable):
+                if ask():
+                    return
             time.sleep(0.05)
+        pytest.fail(f"not so after {seconds} s")
 
     def _parent_code(self) -> int | None:
         return self._parent.poll() if self._parent else None

@@ -83,9 +83,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_a_failure_is_told_in_words(
-    service: Any, pipeline: Callable[[str], str], tmp_path: Path, what: str
-) -> None:
+def test_a_failure_is_told_in_words(service: Any, pipeline: Callable[[str], str], tmp_path: Path, what: str) -> None:
     """The run is failed, its message names the cause, and one error event has the whole of it."""
     text, cause, code = FAILURES[what]
     run_id = service.submit(pipeline(text) if text else str(tmp_path / "none.nf"))
@@ -127,7 +125,7 @@ params.flag = null
 params.number = null
 workflow { println "flag ${params.flag.getClass().simpleName} number ${params.number + 1} text ${params.text}" }
 """
-    parameters = {"flag": False, "number": 41, "text": "ünï \"quoted\" $HOME `id`", "-resume": "x", "--help": "y"}
+    parameters = {"flag": False, "number": 41, "text": 'ünï "quoted" $HOME `id`', "-resume": "x", "--help": "y"}
     run_id = service.submit(pipeline(text), parameters=parameters)
     assert service.ended(run_id)["status"] == "succeeded"
     assert 'flag Boolean number 42 text ünï "quoted" $HOME `id`' in service.lines(run_id)
@@ -196,7 +194,7 @@ def test_a_killed_nextflow_is_a_failed_run(service: Any, pipeline: Callable[[str
     """The message says that it was killed from outside, and no task outlives it."""
     run_id = service.submit(pipeline(SLEEPER))
     service.wait(lambda: any("Submitted process" in line for line in service.lines(run_id)), 60)
-    java = [pid for pid in service.of_run(run_id) if b"nextflow" in Path(f"/proc/{pid}/cmdline").read_bytes()][0]
+    java = next(pid for pid in service.of_run(run_id) if b"nextflow" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(java, signal.SIGKILL)
     info = service.ended(run_id)
     assert (info["status"], info["exit_code"]) == ("failed", 137)

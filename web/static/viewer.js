@@ -14,7 +14,6 @@ import { Watch } from "./watch.js";
 
 const NOTICE_TIME = 8_000;
 const LISTS_PAUSE = 1_000;
-const QUEUE_EVERY = 20_000;
 /** What the API writes in the place of a secret. */
 const HIDDEN = "***";
 const CONNECTION_WORDS = {
@@ -145,7 +144,7 @@ function onSnapshot({ data, timestamp }) {
   if (typeof data.connected_clients === "number") {
     setText(byId("viewers"), `${count(data.connected_clients)} watching`);
   }
-  if (Array.isArray(data.queue)) showQueue(data.queue);
+  if (Array.isArray(data.queue) && showQueue(data.queue)) history.refresh();
 }
 
 function onState(state) {
@@ -185,16 +184,6 @@ async function loadLists() {
     showQueue((await api.status()).queue ?? []);
   } catch {
     // The connection line already says when the server is away.
-  }
-}
-
-/** Others fill the queue without a word on the socket. */
-async function pollQueue() {
-  if (document.hidden || connection.state !== "live") return;
-  try {
-    if (showQueue((await api.status()).queue ?? [])) history.refresh();
-  } catch {
-    // The next round asks again.
   }
 }
 
@@ -333,5 +322,4 @@ byId("back-to-live").addEventListener("click", backToLive);
 downloadWithToken(api, byId("log-download"), () => byId("log-download").download);
 offerCopy();
 setInterval(tick, 1_000);
-setInterval(pollQueue, QUEUE_EVERY);
 begin();

@@ -1,0 +1,99 @@
+"""Run a pipeline and follow it: its log on stdout, its progress on stderr, its result as the exit code.
+
+    python follow.py hello '{"fast": true}'
+
+NFCTL_URL says where the service is; NFCTL_TOKEN is sent as a bearer token. The exit code: 0 succeeded,
+1 failed, 2 cancelled, 3 refused or out of reach. Ctrl-C ends the following, not the run.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from threading import Thread
+from typing import Any, NoReturn
+
+import httpx
+import simple_websocket  # type: ignore[import-untyped, unused-ignore]
+from wsproto.utilities import RemoteProtocolError
+
+# 1012: the service restarts; 1013: it is too busy; the others: it is not there, for now.
+LOST = (simple_websocket.ConnectionClosed, simple_websocket.ConnectionError, RemoteProtocolError, OSError)
+# The pings notice a server that has silently gone; a daemon does not hold up the end of this script.
+CARE: dict[str, Any] = {"ping_interval": 10, "thread_class": partial(Thread, daemon=True)}
+say = partial(print, file=sys.stderr, flush=True)
+HEADERS = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("NFCTL_TOKEN")) else {}
+
+
+def give_up(text: str) -> NoReturn:
+    say(text)
+    raise SystemExit(3)
+
+
+def submit(url: str, pipeline: str, parameters: dict[str, Any]) -> str:
+    """Starts the run, or joins the active one, and gives its id."""
+    body = {"pipeline": pipeline, "parameters": parameters, "triggered_by": "follow.py"}
+    try:
+        answer = httpx.post(f"{url}/api/v1/pipeline/run", json=body, headers=HEADERS, timeout=30)
+    except httpx.HTTPError as error:
+        give_up(f"cannot reach {url}: {error}")
+    if answer.is_error:
+        give_up(f"the service refused: {answer.status_code} {answer.text}")
+    run = answer.json()
+    say(f"{'joined the active' if run['attached'] else 'started'} run {run['run_id']} ({run['status']})")
+    return str(run["run_id"])
+
+
+def frames(stream: str) -> Iterator[dict[str, Any]]:
+    """Each event of the run once, in order; after a lost connection it goes on behind the last id it saw."""
+    since, pause = 0, 1
+    while True:
+        try:
+            socket = simple_websocket.Client.connect(f"{stream}&since={since}", headers=HEADERS, **CARE)
+            while True:
+                frame = json.loads(str(socket.receive()))
+                since, pause = frame["id"] or since, 1  # a snapshot and a keep-alive have no id
+                yield frame
+        except LOST as error:
+            if getattr(error, "status_code", None) in (401, 403, 404):
+                give_up(f"the service refused: {error}")
+            say(f"{error}; trying again in {pause} s")
+            time.sleep(pause)
+            pause = min(2 * pause, 30)
+
+
+def follow(url: str, run_id: str) -> int:
+    """Shows the run until it is complete, and gives the exit code."""
+    shown: dict[str, dict[str, Any]] = {}
+    for frame in frames(f"{url.replace('http', 'ws', 1)}/api/v1/pipeline/stream?run_id={run_id}"):
+        match frame["type"], frame["data"]:
+            case "log", data:
+                print(*(line["message"] for line in data["lines"]), sep="\n", flush=True)
+            case "progress", data:
+                changed = [row for row in data["processes"] if shown.get(row["name"]) != row]
+                shown |= {row["name"]: row for row in changed}
+                for row in changed:
+                    counts = ", ".join(f"{n} {what}" for what, n in row.items() if what != "name" and n)
+                    say(f"[{data['percent']:3.0f}%] {row['name']}: {counts or 'waiting'}")
+            case "status", data if frame["id"] is not None:
+                say(f"status: {data['status']}")
+            case "error", data:
+                say(f"{data['level']}: {data['message']} {data.get('hint') or ''}".rstrip())
+            case "complete", data:
+                say(f"{data['status']} in {data['duration_seconds'] or 0:.0f} s")
+                return ("succeeded", "failed", "cancelled").index(data["status"])
+    raise AssertionError("frames() ends only by an exception")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Run a pipeline and follow it.")
+    parser.add_argument("pipeline")
+    parser.add_argument("parameters", nargs="?", type=json.loads, default={}, help="a JSON object")
+    parser.add_argument("--url", default=os.environ.get("NFCTL_URL", "http://127.0.0.1:8000"))
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C without a traceback
+    sys.exit(follow(options.url, submit(options.url, options.pipeline, options.parameters)))

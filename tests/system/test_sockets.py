@@ -1,0 +1,221 @@
+"""Sockets of the real service: each event once and in order, whoever comes and goes."""
+
+import random
+import threading
+import time
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from simple_websocket import Client as Socket
+from simple_websocket import ConnectionClosed
+from simple_websocket.errors import ConnectionError as HandshakeError
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+
+
+def connect(service: Any, query: str = "", headers: dict[bytes, bytes] | None = None) -> Socket:
+    return Socket(f"ws://127.0.0.1:{service.port}/api/v1/pipeline/stream{query}", headers=headers)
+
+
+def frame(socket: Socket, seconds: float = 20) -> dict[str, Any]:
+    message = socket.receive(timeout=seconds)
+    assert message is not None, "nothing came"
+    found: dict[str, Any] = orjson.loads(message)
+    return found
+
+
+def close_code(socket: Socket, seconds: float = 20) -> int:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            socket.receive(timeout=1)
+        except ConnectionClosed as closed:
+            return int(closed.reason)
+    pytest.fail("the socket is still open")
+
+
+class Visitor(threading.Thread):
+    """Connects, stays a while, goes, and comes back with the last id that it saw, until the run is complete."""
+
+    def __init__(self, service: Any, run_id: str, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._service, self._run_id, self._random = service, run_id, random.Random(seed)
+        self.since = self.first = self._random.choice([0, 0, 1, 3])
+        self.ids: list[int] = []
+        self.visits = 0
+        self.complete = False
+
+    def run(self) -> None:
+        while not self.complete:
+            time.sleep(self._random.uniform(0, 0.5))
+            self.visits += 1
+            socket = connect(self._service, f"?run_id={self._run_id}&since={self.since}")
+            self._listen(socket, time.monotonic() + self._random.uniform(0.1, 4))
+            if self._random.random() < 0.5 and socket.sock:
+                socket.sock.close()
+            else:
+                socket.close()
+
+    def _listen(self, socket: Socket, until: float) -> None:
+        while not self.complete and time.monotonic() < until:
+            message = socket.receive(timeout=0.1)
+            if message is None:
+                continue
+            event = orjson.loads(message)
+            if event["id"] is not None:
+                self.ids.append(event["id"])
+                self.since = event["id"]
+                self.complete = event["type"] == "complete"
+
+
+@pytest.mark.slow
+def test_twenty_that_come_and_go_see_each_event_once(service: Any) -> None:
+    """During the whole of `rnaseq-test`, each gets every event after its first `since`, once and in order."""
+    run_id = service.submit("rnaseq-test")
+    visitors = [Visitor(service, run_id, seed) for seed in range(20)]
+    for visitor in visitors:
+        visitor.start()
+    info = service.ended(run_id, 300)
+    for visitor in visitors:
+        visitor.join(30)
+    assert info["status"] == "succeeded"
+    last = service.events(run_id)[-1]["id"]
+    for visitor in visitors:
+        assert visitor.ids == list(range(visitor.first + 1, last + 1))
+        assert visitor.visits > 5
+
+
+def test_a_socket_without_a_run_follows_from_run_to_run(service: Any) -> None:
+    """It sees the end of one run and the whole of the next, each numbered from 1."""
+    socket = connect(service)
+    assert frame(socket)["id"] is None
+    runs = [service.submit("hello", parameters={"fast": True}) for _ in range(2)]
+    seen: dict[str, list[int]] = {run_id: [] for run_id in runs}
+    ended: list[str] = []
+    while len(ended) < 2:
+        event = frame(socket, 60)
+        if event["id"] is not None and event["run_id"] in seen:
+            seen[event["run_id"]].append(event["id"])
+            ended += [event["run_id"]] if event["type"] == "complete" else []
+    socket.close()
+    assert ended == runs
+    for run_id in runs:
+        assert seen[run_id] == list(range(1, len(service.events(run_id)) + 1))
+
+
+def test_a_snapshot_comes_first_and_then_the_kept_past(service: Any) -> None:
+    """The snapshot has no id and says how things stand; with `since=0` all kept events follow."""
+    run_id = service.submit("hello", parameters={"fast": True})
+    service.ended(run_id)
+    socket = connect(service, f"?run_id={run_id}&since=0")
+    snapshot = frame(socket)
+    assert (snapshot["type"], snapshot["id"], snapshot["data"]["status"]) == ("status", None, "succeeded")
+    kept = [frame(socket) for _ in range(snapshot["data"]["last_id"])]
+    assert kept == service.events(run_id)
+    socket.close()
+
+
+def test_refusals_come_before_the_upgrade(service: Any) -> None:
+    """An unknown run, a bad query and a foreign origin are plain HTTP errors."""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+
+    def status(query: str, **headers: str) -> int:
+        url = f"{service.url}/api/v1/pipeline/stream{query}"
+        return httpx.get(url, headers=upgrade | headers).status_code
+
+    assert status("?run_id=run-from-nowhere") == 404
+    assert status("?since=minus") == 422
+    assert status("?since=-1") == 422
+    assert status("", Origin="https://evil.example") == 403
+    assert status("", Host="evil.example") == 403
+    with pytest.raises(HandshakeError):
+        connect(service, "?run_id=run-from-nowhere")
+
+
+def test_what_a_socket_does_not_want_to_hear(service: Any) -> None:
+    """A binary message, a huge one and a flood each end the socket with a code; a few words do not."""
+    socket = connect(service)
+    socket.send(b"\x00\x01")
+    assert close_code(socket) == 1003
+    socket = connect(service)
+    socket.send("x" * 100_000)
+    assert close_code(socket) == 1009
+    socket = connect(service)
+    for _ in range(500):
+        try:
+            socket.send("hello")
+        except (ConnectionClosed, OSError):
+            break
+    assert close_code(socket) == 1008
+    socket = connect(service)
+    frame(socket)
+    socket.send("hello")
+    time.sleep(0.3)
+    assert socket.connected
+    socket.close()
+    assert service.get("/healthz").status_code == 200
+
+
+def test_a_hundred_at_once_lose_nothing(service: Any) -> None:
+    """Of a hundred submissions at the same time one starts, all others wait in line, and each can be cancelled."""
+    answers: list[dict[str, Any]] = []
+
+    def submit() -> None:
+        answers.append(service.client.submit({"pipeline": "hello", "parameters": {"fast": True}, "when_busy": "queue"}))
+
+    service.wait(lambda: service.client.call("GET", "/active")["run"] is None, 60)
+    threads = [threading.Thread(target=submit) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({answer["run_id"] for answer in answers}) == 100
+    assert [answer["status"] for answer in answers].count("queued") >= 99
+    positions = sorted(answer["queue_position"] for answer in answers if "queue_position" in answer)
+    assert positions == list(range(1, len(positions) + 1))
+    waiting = [answer["run_id"] for answer in answers if answer["status"] == "queued"]
+    for run_id in waiting:
+        service.client.call("DELETE", "/cancel", params={"run_id": run_id})
+    for answer in answers:
+        assert service.ended(answer["run_id"])["status"] in ("cancelled", "succeeded")
+        events = service.events(answer["run_id"])
+        assert [event["type"] for event in events].count("complete") == 1
+
+
+def test_a_stopping_service_says_so_and_the_limit_holds(own_service: Any) -> None:
+    """Over the limit a socket is closed with 1013; when the service stops, all are closed with 1012."""
+    own_service.stop()
+    own_service.environment["MAX_WEBSOCKET_CONNECTIONS"] = "3"
+    own_service.start()
+    open_ones = [connect(own_service) for _ in range(3)]
+    for socket in open_ones:
+        frame(socket)
+    assert close_code(connect(own_service)) == 1013
+    assert own_service.stop() == 0
+    assert [close_code(socket) for socket in open_ones] == [1012, 1012, 1012]
+
+
+def test_tokens_and_tickets(own_service: Any) -> None:
+    """With AUTH_TOKENS nothing is told without one; a ticket opens one socket, once."""
+    own_service.stop()
+    own_service.environment["AUTH_TOKENS"] = "a-token-of-sixteen-characters"
+    own_service.start()
+    api = f"{own_service.url}/api/v1/pipeline"
+    assert httpx.get(f"{api}/status").status_code == 401
+    assert httpx.get(f"{api}/status", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    known = {"Authorization": "Bearer a-token-of-sixteen-characters"}
+    assert httpx.get(f"{api}/status", headers=known).status_code == 200
+    with pytest.raises(HandshakeError):
+        connect(own_service)
+    frame(connect(own_service, headers={name.encode(): value.encode() for name, value in known.items()}))
+    ticket = httpx.post(f"{api}/ticket", headers=known).json()["ticket"]
+    frame(connect(own_service, f"?ticket={ticket}"))
+    with pytest.raises(HandshakeError):
+        connect(own_service, f"?ticket={ticket}")
+    assert own_service.nfctl("status").returncode == 0
+    for log in (own_service.data_dir / "logs").iterdir():
+        assert "a-token-of-sixteen" not in log.read_text()
+        assert ticket not in log.read_text()

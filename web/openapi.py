@@ -1,0 +1,46 @@
+"""The OpenAPI document, made from the views and the models that they name."""
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from spectree import Response as Answers
+from spectree import SpecTree
+
+from web.schemas import Problem
+
+View = TypeVar("View", bound=Callable[..., Any])
+PROBLEMS: dict[str, Any] = {f"HTTP_{status}": Problem for status in (401, 403, 422, 429, 503)}
+NOT_FOUND = PROBLEMS | {"HTTP_404": Problem}
+
+spec = SpecTree(
+    "flask",
+    mode="strict",
+    title="Nextflow Controller",
+    description="Runs Nextflow pipelines, one at a time, and shows them live.",
+    openapi_version="3.1.0",
+    annotations=False,
+    naming_strategy=lambda model: model.__name__,
+    nested_naming_strategy=lambda _parent, child: child,
+)
+
+
+def describe(answer: Any, problems: dict[str, Any] = PROBLEMS, **more: Any) -> Callable[[View], View]:
+    """Say in the document what a view takes and gives; the view itself checks what it takes."""
+    answers = Answers(**({"HTTP_200": answer} | problems | more.pop("answers", {})))
+    described: Callable[[View], View] = spec.validate(resp=answers, skip_validation=True, **more)
+    return described
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    made: dict[str, Any] = spec.spec
+    return made | {"info": made["info"] | {"version": package_version()}}
+
+
+def package_version() -> str:
+    """The version of the installed distribution."""
+    try:
+        return version("nextflow-controller")
+    except PackageNotFoundError:
+        return "0"

@@ -79,6 +79,11 @@ class Feed:
             batch, place = self._redis.hmget(keys.run(run_id), "batch", "place")
         return Place(int(batch or 0), orjson.loads(place) if place else {})
 
+    def last_id(self, run_id: str) -> int:
+        """The id of the last event, 0 when there is none."""
+        with store_errors():
+            return int(self._redis.hget(keys.run(run_id), "seq") or 0)
+
     def read(self, run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
         """Kept events later than `after`, in order: their ids and whole frames."""
         with store_errors():

@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+from service_process import Service
 
 from nfctl import tools
 from shared import settings as settings_module
@@ -151,3 +152,47 @@ def feed(redis: Client, settings: Settings) -> Feed:
 @pytest.fixture
 def leases(redis: Client) -> Leases:
     return Leases(redis)
+
+
+@pytest.fixture(scope="session")
+def service(nextflow: Path, redis_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests that leave it as it was."""
+    running = Service(tmp_path_factory.mktemp("service"))
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def own_service(nextflow: Path, redis_binary: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service for one test, which may break it."""
+    running = Service(tmp_path / "data")
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Callable[[str], str]:
+    """Write a pipeline and give its path."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "main.nf"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def counting(pipeline: Callable[[str], str]) -> str:
+    """A pipeline that prints `params.lines` numbered lines, one each `params.pause` milliseconds."""
+    return pipeline(
+        """
+params.lines = 100
+params.pause = 100
+workflow {
+    channel.of(1..params.lines).map { n -> Thread.sleep(params.pause as long); "number ${n}" }.view()
+}
+"""
+    )

@@ -108,13 +108,24 @@ class Hub:
     def _catch_up(self, viewer: Viewer) -> None:
         while viewer in self._viewers:
             try:
-                page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE) if viewer.run_id else []
-                if page:
-                    self._write_page(viewer, page)
-                elif self._join(viewer):
+                last_id = self._write_kept(viewer)
+                if self._join(viewer, last_id):
                     return
             except StoreAway:
                 time.sleep(_PULSE_SECONDS)
+
+    def _write_kept(self, viewer: Viewer) -> int:
+        """Write all that is kept after the viewer's cursor; returns the id of the last event there is."""
+        if viewer.run_id is None:
+            return 0
+        last_id = self._feed.last_id(viewer.run_id)
+        while viewer.cursor < last_id:
+            page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
+            if not page:  # their time is over
+                viewer.cursor = last_id
+                break
+            self._write_page(viewer, page)
+        return last_id
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         frames = b"".join(text_frame(frame) for _, frame in page)
@@ -123,15 +134,15 @@ class Hub:
         viewer.outbox.flush()
         viewer.cursor = page[-1][0]
 
-    def _join(self, viewer: Viewer) -> bool:
-        """Make a viewer live if it has all that the live ones of its run have."""
+    def _join(self, viewer: Viewer, last_id: int) -> bool:
+        """Make a viewer live if it has all that the live ones of its run have; it has all up to `last_id`."""
         with self._lock:
             if viewer.follows and viewer.run_id != self.current:
                 viewer.run_id, viewer.cursor = self.current, 0
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
-                channel = self._channels[viewer.run_id] = Channel(viewer.run_id, viewer.cursor)
+                channel = self._channels[viewer.run_id] = Channel(viewer.run_id, last_id)
             if viewer.cursor < channel.cursor:
                 return False
             channel.viewers.add(viewer)

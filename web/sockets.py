@@ -91,7 +91,7 @@ def _serve(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> None:
         outbox=outbox,
         close=lambda code, reason: _close(ws, outbox, code, reason),
         run_id=run_id,
-        cursor=min(cursor, shown["last_id"]),
+        cursor=cursor,
         follows=query.run_id is None,
     )
     body = events.frame_body(EventType.STATUS, shown, run_id, times.now())

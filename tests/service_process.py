@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from nfctl.client import Client, Unreachable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FINAL = ("succeeded", "failed", "cancelled")
 
 
@@ -164,47 +164,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-@pytest.fixture(scope="session")
-def service(nextflow: Path, redis_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for all tests that leave it as it was."""
-    running = Service(tmp_path_factory.mktemp("service"))
-    running.start()
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def own_service(nextflow: Path, redis_binary: Path, tmp_path: Path) -> Iterator[Service]:
-    """A service for one test, which may break it."""
-    running = Service(tmp_path / "data")
-    running.start()
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Callable[[str], str]:
-    """Write a pipeline and give its path."""
-
-    def write(text: str) -> str:
-        path = tmp_path / "main.nf"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def counting(pipeline: Callable[[str], str]) -> str:
-    """A pipeline that prints `params.lines` numbered lines, one each `params.pause` milliseconds."""
-    return pipeline(
-        """
-params.lines = 100
-params.pause = 100
-workflow {
-    channel.of(1..params.lines).map { n -> Thread.sleep(params.pause as long); "number ${n}" }.view()
-}
-"""
-    )

@@ -1,0 +1,83 @@
+"""What tests with a real Redis share: runs to submit, patience, and the API on that Redis."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from shared import times
+from shared.runs import Run, RunStatus, new_run_id, new_session_id
+from shared.settings import Settings
+from shared.store import Store
+from web.app import create_app
+
+T = TypeVar("T")
+MakeRun = Callable[..., Run]
+Ended = Callable[..., Run]
+
+
+class Eventually(Protocol):
+    """Asks again and again."""
+
+    def __call__(self, ask: Callable[[], T], seconds: float = 20.0) -> T: ...
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """The first true answer to a question; fails when there is none for so long."""
+
+    def ask_until(ask: Callable[[], T], seconds: float = 20.0) -> T:
+        deadline = time.monotonic() + seconds
+        while not (answer := ask()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"still {answer!r} after {seconds} s")
+            time.sleep(0.01)
+        return answer
+
+    return ask_until
+
+
+@pytest.fixture(scope="session")
+def make_run() -> MakeRun:
+    """A run not yet submitted; values may be given by name."""
+
+    def make(**values: Any) -> Run:
+        at = times.now()
+        at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+        defaults: dict[str, Any] = {
+            "run_id": new_run_id(at),
+            "pipeline": "hello",
+            "session_id": new_session_id(),
+            "queued_at": at,
+        }
+        return Run(**(defaults | values))
+
+    return make
+
+
+@pytest.fixture
+def ended(store: Store, make_run: MakeRun) -> Ended:
+    """Submits a run and ends it."""
+
+    def end(status: RunStatus = RunStatus.SUCCEEDED, **values: Any) -> Run:
+        run = make_run(**values)
+        store.submit(run, "reject")
+        store.finish(run.run_id, status, message=f"It {status}.", exit_code=0)
+        return store.get(run.run_id).run
+
+    return end
+
+
+@pytest.fixture
+def app(settings: Settings) -> Flask:
+    """The web application on the test's Redis; its hub is not started."""
+    return create_app(settings)
+
+
+@pytest.fixture
+def api(app: Flask) -> FlaskClient:
+    """A client of the API."""
+    return app.test_client()

@@ -1,0 +1,448 @@
+"""The hub over a real Redis: each viewer gets each later event once and in order, whatever goes wrong between."""
+
+import gc
+import json
+import random
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from shared import events, keys, times
+from shared.events import LogLine
+from shared.feed import Batch, Feed
+from shared.lease import Leases
+from shared.redis_client import Client
+from shared.runs import Run, RunStatus
+from shared.settings import Settings
+from shared.store import Store
+from web import hub as hub_module
+from web.hub import Hub, Viewer
+from web.outbox import PENDING_BYTES, Outbox
+from web.presence import Presence
+
+MakeRun = Callable[..., Run]
+Eventually = Callable[..., Any]
+
+
+@dataclass(eq=False)
+class Watcher:
+    """A viewer and the client behind it, which reads all that comes, or nothing until it is told to."""
+
+    viewer: Viewer
+    client: socket.socket
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    closed: list[tuple[int, str]] = field(default_factory=list)
+    reading: threading.Event = field(default_factory=threading.Event)
+
+    def read(self) -> None:
+        """Read frames until the other side closes."""
+        connection, parts = Connection(ConnectionType.CLIENT), []
+        self.reading.wait()
+        while data := self.client.recv(65_536):
+            connection.receive_data(data)
+            for event in connection.events():
+                assert isinstance(event, TextMessage)
+                parts.append(event.data)
+                if event.message_finished:
+                    self.frames.append(json.loads("".join(parts)))
+                    parts = []
+
+    def ids(self, run_id: str) -> list[int]:
+        """The ids of a run's events that have come."""
+        return [frame["id"] for frame in list(self.frames) if frame["run_id"] == run_id]
+
+
+class Talk:
+    """Supervises runs by hand: each `say` is an event of the active run."""
+
+    def __init__(self, store: Store, feed: Feed, leases: Leases, make_run: MakeRun) -> None:
+        self.store, self._feed, self._leases, self._make_run = store, feed, leases, make_run
+        self.run_id, self._fence, self._batch = "", 0, 0
+
+    def begin(self) -> str:
+        """A new run has the slot."""
+        self.run_id = self.store.submit(self._make_run(), "reject").run_id
+        held = self._leases.acquire(self.run_id)
+        assert held is not None
+        self._fence, self._batch = held.fence, 0
+        return self.run_id
+
+    def say(self, *lines: str) -> None:
+        """The run says something; each line is an event."""
+        self._batch += 1
+        told = [
+            events.log(self.run_id, [LogLine("2026-01-31T00:00:00Z", line, "p", "nextflow", "stdout", 1)], times.now())
+            for line in lines
+        ]
+        self._feed.append(self.run_id, self._fence, Batch(self._batch, {}, told))
+
+    def end(self) -> None:
+        """The run succeeds."""
+        self.store.finish(self.run_id, RunStatus.SUCCEEDED, message=None, fence=self._fence)
+
+    def last_id(self) -> int:
+        return self.store.get(self.run_id).last_id
+
+
+@pytest.fixture
+def talk(store: Store, feed: Feed, leases: Leases, make_run: MakeRun) -> Talk:
+    return Talk(store, feed, leases, make_run)
+
+
+@pytest.fixture
+def stop() -> Iterator[threading.Event]:
+    """Set to let hubs stop; set at the end of each test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def hub(redis: Client, store: Store, feed: Feed, stop: threading.Event, eventually: Eventually) -> Iterator[Hub]:
+    """A hub at work."""
+    before = set(threading.enumerate())
+    made = Hub(redis, store, feed, Presence(redis, 1000))
+    made.start(stop.is_set)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "hub" and thread not in before]
+    eventually(lambda: redis.pubsub_numsub(keys.CHANNEL)[0][1])
+    yield made
+    stop.set()
+    thread.join(10)
+
+
+Watch = Callable[..., Watcher]
+
+
+@pytest.fixture
+def watch(hub: Hub) -> Iterator[Watch]:
+    """Makes watchers; each is added to the hub, by a thread of its own as a socket's is."""
+    made: list[Watcher] = []
+    threads: list[threading.Thread] = []
+
+    def begin(run_id: str | None = None, cursor: int = 0, *, reads: bool = True, to: Hub = hub) -> Watcher:
+        server, client = socket.socketpair()
+        for end in (server, client):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        closed: list[tuple[int, str]] = []
+        viewer = Viewer(
+            outbox=Outbox(server),
+            close=lambda code, reason: closed.append((code, reason)),
+            run_id=run_id or to.current,
+            cursor=cursor,
+            follows=run_id is None,
+        )
+        watcher = Watcher(viewer, client, closed=closed)
+        if reads:
+            watcher.reading.set()
+        threads.append(threading.Thread(target=watcher.read))
+        threads.append(threading.Thread(target=to.add, args=(viewer,)))
+        for thread in threads[-2:]:
+            thread.start()
+        made.append(watcher)
+        return watcher
+
+    yield begin
+    for watcher in made:
+        hub.remove(watcher.viewer)
+        watcher.viewer.outbox.close()
+        watcher.reading.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    for watcher in made:
+        watcher.client.close()
+
+
+def test_a_viewer_gets_the_past_and_then_what_comes(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """From its cursor on, kept events first and live ones after, each once and in order."""
+    run_id = talk.begin()
+    talk.say("one", "two")
+    watcher, late = watch(run_id), watch(run_id, cursor=2)
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3])
+    talk.say("three")
+    talk.say("four")
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4, 5])
+    eventually(lambda: late.ids(run_id) == [3, 4, 5])
+    assert [frame["type"] for frame in watcher.frames] == ["status", "log", "log", "log", "log"]
+
+
+def test_a_viewer_of_one_run_hears_of_no_other(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """Who asked for a run stays with it when another begins."""
+    first = talk.begin()
+    watcher = watch(first)
+    talk.end()
+    second = talk.begin()
+    other = watch(second)
+    talk.say("one")
+    eventually(lambda: other.ids(second) == [1, 2])
+    assert watcher.ids(second) == []
+    assert [frame["type"] for frame in watcher.frames] == ["status", "status", "complete"]
+
+
+def test_an_event_whose_message_was_lost_is_read(
+    talk: Talk, watch: Watch, redis: Client, store: Store, eventually: Eventually
+) -> None:
+    """An event that was kept and never published comes with the next one, or within a second."""
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    eventually(lambda: watcher.ids(run_id) == [1])
+
+    def keep_in_silence() -> None:
+        number = redis.hincrby(keys.run(run_id), "seq", 1)
+        body = events.error(run_id, times.now(), level="warning", message="lost", source="s").body()
+        redis.xadd(keys.events(run_id), {"cost": 1, "body": body}, id=f"{number}-0")
+
+    keep_in_silence()
+    talk.say("next")
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3])
+    keep_in_silence()
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4])
+
+
+def test_a_cut_subscription_loses_nothing(talk: Talk, watch: Watch, redis: Client, eventually: Eventually) -> None:
+    """However often Redis drops the subscription, each event comes once and in order."""
+    run_id = talk.begin()
+    watchers = [watch(run_id), watch()]
+    for number in range(60):
+        if number % 10 == 5:
+            redis.client_kill_filter(_type="pubsub")
+        talk.say(str(number))
+    wanted = list(range(1, 62))
+    for watcher in watchers:
+        eventually(lambda watcher=watcher: len(watcher.ids(run_id)) >= 61)
+        assert watcher.ids(run_id) == wanted
+
+
+def test_a_viewer_follows_from_run_to_run(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """Who follows gets every event of each run from its first to its `complete`, and then the next run's."""
+    watcher = watch()
+    runs = []
+    for _ in range(4):
+        runs.append(talk.begin())
+        talk.say("one", "two")
+        eventually(lambda: watcher.ids(runs[-1])[-1:] == [3])
+        talk.end()
+    eventually(lambda: [frame["type"] for frame in watcher.frames].count("complete") == 4)
+    assert [(frame["run_id"], frame["id"]) for frame in watcher.frames] == [
+        (run_id, number) for run_id in runs for number in range(1, 6)
+    ]
+
+
+def test_joining_while_events_flow(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """Viewers that join at any moment, from any event on, get each later event once and in order."""
+    chance = random.Random(7)
+    run_id = talk.begin()
+    done = threading.Event()
+
+    def speak() -> None:
+        for number in range(150):
+            talk.say(*(f"{number}.{line}" for line in range(chance.randrange(1, 4))))
+        done.set()
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    joined: list[tuple[int, Watcher]] = []
+    while not done.is_set() and len(joined) < 30:
+        cursor = chance.randrange(talk.last_id() + 1)
+        joined.append((cursor, watch(run_id, cursor)))
+    speaker.join()
+    last = talk.last_id()
+    assert len(joined) > 3
+    for cursor, watcher in joined:
+        eventually(lambda watcher=watcher: watcher.ids(run_id)[-1:] == [last])
+        assert watcher.ids(run_id) == list(range(cursor + 1, last + 1))
+
+
+def test_a_slow_viewer_holds_up_nobody_and_catches_up(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """While one does not read, others get all at once; when it reads again it gets all as well."""
+    run_id = talk.begin()
+    slow, quick = watch(run_id, reads=False), watch(run_id)
+    text = "x" * 10_000
+    for _ in range(PENDING_BYTES // len(text) * 2):
+        talk.say(text)
+    last = talk.last_id()
+    eventually(lambda: quick.ids(run_id)[-1:] == [last])
+    assert slow.frames == []
+    assert len(slow.viewer.outbox._pending) <= PENDING_BYTES + 50 * 11_000
+    slow.reading.set()
+    eventually(lambda: slow.ids(run_id)[-1:] == [last])
+    talk.say("live again")
+    for watcher in (slow, quick):
+        eventually(lambda watcher=watcher: watcher.ids(run_id)[-1:] == [last + 1])
+        assert watcher.ids(run_id) == list(range(1, last + 2))
+
+
+def test_a_viewer_that_left_is_forgotten(talk: Talk, watch: Watch, hub: Hub, eventually: Eventually) -> None:
+    """Nothing of a viewer stays behind, and others go on."""
+    run_id = talk.begin()
+    leaver, other = watch(run_id), watch(run_id)
+    eventually(lambda: leaver.ids(run_id) == other.ids(run_id) == [1])
+    hub.remove(leaver.viewer)
+    hub.remove(leaver.viewer)
+    talk.say("one")
+    eventually(lambda: other.ids(run_id) == [1, 2])
+    assert leaver.ids(run_id) == [1]
+
+
+def test_a_viewer_whose_client_is_gone_disturbs_nobody(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """A broken pipe is that viewer's own trouble."""
+    run_id = talk.begin()
+    gone, other = watch(run_id), watch(run_id)
+    eventually(lambda: gone.ids(run_id) == other.ids(run_id) == [1])
+    gone.viewer.outbox.shutdown(socket.SHUT_RDWR)
+    for _ in range(5):
+        talk.say("one")
+    eventually(lambda: other.ids(run_id) == [1, 2, 3, 4, 5, 6])
+
+
+def test_keep_alives_are_no_events(
+    talk: Talk, watch: Watch, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """A keep-alive has no id, and tells how many watch."""
+    monkeypatch.setattr(hub_module, "KEEP_ALIVE_SECONDS", 0.1)
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    eventually(lambda: [frame for frame in list(watcher.frames) if frame["data"].get("status") == "keep-alive"])
+    frame = next(frame for frame in watcher.frames if frame["data"].get("status") == "keep-alive")
+    assert (frame["type"], frame["id"], frame["run_id"]) == ("status", None, None)
+    assert isinstance(frame["data"]["connected_clients"], int)
+
+
+def test_a_server_that_stops_says_so(talk: Talk, watch: Watch, stop: threading.Event, eventually: Eventually) -> None:
+    """Every viewer is closed with 1012, which means: connect again."""
+    run_id = talk.begin()
+    watchers = [watch(run_id), watch()]
+    eventually(lambda: all(watcher.ids(run_id) == [1] for watcher in watchers))
+    stop.set()
+    for watcher in watchers:
+        eventually(lambda watcher=watcher: watcher.closed)
+        assert watcher.closed[0][0] == 1012
+
+
+class Interrupted(Feed):
+    """A feed whose reader is interrupted, once, right after it found nothing new."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def read(self, run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
+        page = super().read(run_id, after, most)
+        meanwhile = self.meanwhile
+        if not page and meanwhile is not None:
+            self.meanwhile = None
+            meanwhile()
+        return page
+
+
+@pytest.fixture
+def interrupted(redis: Client, settings: Settings) -> Interrupted:
+    return Interrupted(redis, settings)
+
+
+def test_who_catches_up_while_the_next_run_begins_misses_no_end(
+    talk: Talk, watch: Watch, redis: Client, store: Store, interrupted: Interrupted, eventually: Eventually
+) -> None:
+    """A viewer about to go live when its run ends and another begins still gets the end of its own."""
+    first = talk.begin()
+    hub = Hub(redis, store, interrupted, Presence(redis, 10))
+    hub.notice()
+    runs = [first]
+
+    def end_and_begin() -> None:
+        talk.end()
+        runs.append(talk.begin())
+        hub.notice()
+
+    interrupted.meanwhile = end_and_begin
+    watcher = watch(to=hub)
+    eventually(lambda: watcher.ids(runs[-1]) == [1] and len(runs) == 2)
+    assert watcher.ids(first) == [1, 2, 3]
+
+
+def test_who_leaves_while_catching_up_is_forgotten(
+    talk: Talk, redis: Client, store: Store, interrupted: Interrupted
+) -> None:
+    """A viewer that is removed just before it would go live does not stay in memory."""
+    hub = Hub(redis, store, interrupted, Presence(redis, 10))
+    server, client = socket.socketpair()
+
+    def come_and_go() -> weakref.ref[Outbox]:
+        outbox = Outbox(server)
+        viewer = Viewer(outbox=outbox, close=lambda *_: None, run_id=talk.begin(), cursor=0, follows=False)
+        interrupted.meanwhile = lambda: hub.remove(viewer)
+        hub.add(viewer)
+        return weakref.ref(outbox)
+
+    left = come_and_go()
+    server.close()
+    client.close()
+    gc.collect()
+    assert left() is None
+
+
+@pytest.fixture
+def two(redis: Client) -> tuple[Presence, Presence]:
+    """The presence of two processes that may have five sockets together."""
+    return Presence(redis, 5), Presence(redis, 5)
+
+
+def test_the_limit_of_sockets_holds_over_all_processes(two: tuple[Presence, Presence]) -> None:
+    """Each process counts the other's sockets; one that leaves makes room."""
+    one, other = two
+    assert [one.join() for _ in range(3)] == [True] * 3
+    assert [other.join() for _ in range(3)] == [True, True, False]
+    assert other.total == 5
+    assert not one.join()
+    other.leave()
+    other.beat()
+    assert one.join()
+    one.beat()
+    assert one.total == 5
+
+
+def test_the_limit_holds_for_many_at_once(two: tuple[Presence, Presence]) -> None:
+    """Of forty sockets that open at one moment, in two processes, five are let in."""
+    gate, admitted = threading.Barrier(40), []
+
+    def join(presence: Presence) -> None:
+        gate.wait()
+        admitted.append(presence.join())
+
+    threads = [threading.Thread(target=join, args=(two[number % 2],)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(admitted) == 5
+    two[0].beat()
+    assert two[0].total == 5
+
+
+def test_a_dead_process_is_forgotten(two: tuple[Presence, Presence], redis: Client) -> None:
+    """A process that has not been heard of for a while does not use up the limit."""
+    redis.hset(keys.VIEWERS, "1-dead", f"5 {int(time.time()) - 60}")
+    redis.hset(keys.VIEWERS, "2-alive", f"4 {int(time.time())}")
+    assert two[0].join()
+    assert two[0].total == 5
+    assert not two[0].join()
+    assert redis.hexists(keys.VIEWERS, "2-alive")
+    assert not redis.hexists(keys.VIEWERS, "1-dead")
+
+
+def test_leaving_is_told_with_the_next_beat(two: tuple[Presence, Presence]) -> None:
+    """A process knows its own count at once, the others after its beat."""
+    one, other = two
+    one.join()
+    one.join()
+    one.leave()
+    assert one.total == 1
+    one.beat()
+    other.beat()
+    assert other.total == 1

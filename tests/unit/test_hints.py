@@ -1,0 +1,44 @@
+"""Hints: the errors that people meet most have a sentence that helps."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.hints import hint_for
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("Process `A (1)` terminated with an error exit status (137)", "memory"),
+        ("terminated with an error exit status (127)", "container"),
+        (".command.sh: line 2: samtools: command not found", "container"),
+        ("terminated with an error exit status (143)", "told to stop"),
+        ("Cannot find script file: nope.nf", "pipeline's name"),
+        ("Not a valid project name: ~", "pipeline's name"),
+        ("Unknown project -- Make sure exists a GitHub repository", "could not be fetched"),
+        ("Cannot find `x/y` at github", "could not be fetched"),
+        ("Can't find any revision: Unknown revision: v9", "revision"),
+        ("Unknown configuration profile: 'nope'", "profile"),
+        ("Script compilation error", "place it names"),
+        ("Can't find a run with the specified id: 0f4d", "resume"),
+        ("Unable to acquire lock on session with ID 0f4d", "same session"),
+        ("No space left on device", "disk is full"),
+        ("WARN: Access to undefined parameter `x`", "a value"),
+    ],
+)
+def test_common_errors_have_a_hint(said: str, word: str) -> None:
+    """Each of these errors, as Nextflow words it, gets the hint that fits."""
+    assert word in (hint_for(said) or "")
+
+
+def test_other_errors_have_none() -> None:
+    """Where nothing is known, nothing is said."""
+    assert hint_for("No such variable: x") is None
+
+
+@given(st.text())
+def test_any_text_may_be_asked(text: str) -> None:
+    """A hint is a sentence or nothing."""
+    hint = hint_for(text)
+    assert hint is None or hint.endswith(".")

@@ -26,7 +26,7 @@ LOST = (simple_websocket.ConnectionClosed, simple_websocket.ConnectionError, Rem
 # The pings notice a server that has silently gone; a daemon does not hold up the end of this script.
 CARE: dict[str, Any] = {"ping_interval": 10, "thread_class": partial(Thread, daemon=True)}
 say = partial(print, file=sys.stderr, flush=True)
-HEADERS = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("NFCTL_TOKEN")) else {}
+HEADERS = {b"Authorization": f"Bearer {token}".encode()} if (token := os.environ.get("NFCTL_TOKEN")) else {}
 
 
 def give_up(text: str) -> NoReturn:
@@ -90,7 +90,7 @@ def follow(url: str, run_id: str) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Run a pipeline and follow it.")
+    parser = argparse.ArgumentParser()
     parser.add_argument("pipeline")
     parser.add_argument("parameters", nargs="?", type=json.loads, default={}, help="a JSON object")
     parser.add_argument("--url", default=os.environ.get("NFCTL_URL", "http://127.0.0.1:8000"))

@@ -1,16 +1,14 @@
 """Talks to a running service: calls its API and follows its events, through any loss of the connection."""
 
-import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 import orjson
-from simple_websocket import Client as Socket
-from simple_websocket import ConnectionClosed
-from simple_websocket.errors import ConnectionError as HandshakeError
+import websocket
 
 API = "/api/v1/pipeline"
 _RECONNECT_SECONDS = 1.0
@@ -31,7 +29,6 @@ class Client:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._socket_headers = {name.encode(): value.encode() for name, value in self._headers.items()}
         self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=30)
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
@@ -57,28 +54,22 @@ class Client:
                     yield frame
                     if frame["type"] == "complete":
                         return
-            except (ConnectionClosed, OSError):
-                time.sleep(_RECONNECT_SECONDS)
-            except HandshakeError:
+            except websocket.WebSocketBadStatusException:
                 # The handshake does not tell why; a plain call does, and raises if it will never work.
                 self._tell_why(run_id)
-                time.sleep(_RECONNECT_SECONDS)
+            except (websocket.WebSocketException, OSError):
+                pass
+            time.sleep(_RECONNECT_SECONDS)
 
     def _frames(self, run_id: str, since: int) -> Iterator[dict[str, Any]]:
-        query = urlencode({"run_id": run_id, "since": since})
-        socket = Socket(f"{self.url.replace('http', 'ws', 1)}{API}/stream?{query}", headers=self._socket_headers)
-        try:
-            while True:
-                message = socket.receive(timeout=_SILENCE_SECONDS)
-                if message is None:  # not even a keep-alive: the connection is dead
-                    return
+        url = f"{self.url.replace('http', 'ws', 1)}{API}/stream?{urlencode({'run_id': run_id, 'since': since})}"
+        # After so long without even a keep-alive the connection is dead.
+        with closing(websocket.create_connection(url, timeout=_SILENCE_SECONDS, header=self._headers)) as socket:
+            while message := socket.recv():
                 yield orjson.loads(message)
-        finally:
-            with contextlib.suppress(ConnectionClosed, OSError):
-                socket.close()
 
     def _tell_why(self, run_id: str) -> None:
-        with contextlib.suppress(Unreachable):
+        with suppress(Unreachable):
             self.call("GET", f"/runs/{run_id}")
 
     def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:

@@ -14,19 +14,15 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from threading import Thread
 from typing import Any, NoReturn
 
 import httpx
-import simple_websocket  # type: ignore[import-untyped, unused-ignore]
-from wsproto.utilities import RemoteProtocolError
+import websocket
 
-# 1012: the service restarts; 1013: it is too busy; the others: it is not there, for now.
-LOST = (simple_websocket.ConnectionClosed, simple_websocket.ConnectionError, RemoteProtocolError, OSError)
-# The pings notice a server that has silently gone; a daemon does not hold up the end of this script.
-CARE: dict[str, Any] = {"ping_interval": 10, "thread_class": partial(Thread, daemon=True)}
+# The server says something every 25 s; one that does not has silently gone.
+SILENCE = 60
 say = partial(print, file=sys.stderr, flush=True)
-HEADERS = {b"Authorization": f"Bearer {token}".encode()} if (token := os.environ.get("NFCTL_TOKEN")) else {}
+HEADERS = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("NFCTL_TOKEN")) else {}
 
 
 def give_up(text: str) -> NoReturn:
@@ -53,17 +49,18 @@ def frames(stream: str) -> Iterator[dict[str, Any]]:
     since, pause = 0, 1
     while True:
         try:
-            socket = simple_websocket.Client.connect(f"{stream}&since={since}", headers=HEADERS, **CARE)
-            while True:
-                frame = json.loads(str(socket.receive()))
+            socket = websocket.create_connection(f"{stream}&since={since}", header=HEADERS, timeout=SILENCE)
+            while message := socket.recv():
+                frame = json.loads(message)
                 since, pause = frame["id"] or since, 1  # a snapshot and a keep-alive have no id
                 yield frame
-        except LOST as error:
+            say(f"the connection was closed; trying again in {pause} s")
+        except (websocket.WebSocketException, OSError) as error:
             if getattr(error, "status_code", None) in (401, 403, 404):
                 give_up(f"the service refused: {error}")
             say(f"{error}; trying again in {pause} s")
-            time.sleep(pause)
-            pause = min(2 * pause, 30)
+        time.sleep(pause)
+        pause = min(2 * pause, 30)
 
 
 def follow(url: str, run_id: str) -> int:

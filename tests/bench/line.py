@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from simple_websocket import Client as Socket
+from websocket import create_connection
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -79,10 +79,10 @@ def first_line() -> tuple[str, str, str, str]:
         script = Path(directory) / "main.nf"
         script.write_text("workflow { println 'hi' }\n")
         for _ in range(5):
-            socket = Socket(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream")
+            socket = create_connection(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream")
             began = time.monotonic()
             run_id = running.submit(str(script))
-            while orjson.loads(socket.receive() or b"")["type"] != "log":
+            while orjson.loads(socket.recv())["type"] != "log":
                 pass
             ours.append(time.monotonic() - began)
             socket.close()
@@ -159,7 +159,10 @@ def memory() -> list[tuple[str, str, str, str]]:
     rows = []
     with service_with_child() as running:
         run_id = running.submit("bench", parameters={"rate": 100, "lines": 1000, "width": 80})
-        sockets = [Socket(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream?run_id={run_id}") for _ in range(10)]
+        sockets = [
+            create_connection(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream?run_id={run_id}")
+            for _ in range(10)
+        ]
         time.sleep(5)
         shim = running.of_run(run_id)
         names: dict[str, list[int]] = {
@@ -184,11 +187,11 @@ def memory() -> list[tuple[str, str, str, str]]:
 
 def socket_events(running: Service, run_id: str) -> Iterator[tuple[dict[str, Any], float]]:
     """Each event of a run at a plain socket, with the time of its reading."""
-    socket = Socket(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream?run_id={run_id}&since=0")
+    socket = create_connection(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream?run_id={run_id}&since=0")
     while True:
-        message = socket.receive()
+        message = socket.recv()
         at = time.time()
-        event = orjson.loads(message or b"")
+        event = orjson.loads(message)
         yield event, at
         if event["type"] == "complete":
             return

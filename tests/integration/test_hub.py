@@ -303,6 +303,30 @@ def test_a_viewer_whose_client_is_gone_disturbs_nobody(talk: Talk, watch: Watch,
     eventually(lambda: other.ids(run_id) == [1, 2, 3, 4, 5, 6])
 
 
+def test_an_id_not_reached_yet_is_waited_for(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """Who asks for what comes after a later event than the last gets that, and nothing before."""
+    run_id = talk.begin()
+    early, late = watch(run_id), watch(run_id, cursor=3)
+    for _ in range(4):
+        talk.say("one")
+    eventually(lambda: early.ids(run_id) == [1, 2, 3, 4, 5])
+    eventually(lambda: late.ids(run_id) == [4, 5])
+
+
+def test_who_waits_is_told_to_everyone(
+    talk: Talk, watch: Watch, store: Store, make_run: MakeRun, eventually: Eventually
+) -> None:
+    """When a run queues, each viewer hears of the queue soon, in a frame that is no event."""
+    watcher = watch(talk.begin())
+    store.submit(waiting := make_run(), "queue")
+
+    def told() -> bool:
+        queues = [frame["data"].get("queue") for frame in list(watcher.frames) if frame["id"] is None]
+        return [entry["run_id"] for queue in queues[-1:] for entry in queue] == [waiting.run_id]
+
+    eventually(told)
+
+
 def test_keep_alives_are_no_events(
     talk: Talk, watch: Watch, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
@@ -328,17 +352,16 @@ def test_a_server_that_stops_says_so(talk: Talk, watch: Watch, stop: threading.E
 
 
 class Interrupted(Feed):
-    """A feed whose reader is interrupted, once, right after it found nothing new."""
+    """A feed whose reader is interrupted, once, right after it learned what the last event is."""
 
     meanwhile: Callable[[], None] | None = None
 
-    def read(self, run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
-        page = super().read(run_id, after, most)
-        meanwhile = self.meanwhile
-        if not page and meanwhile is not None:
-            self.meanwhile = None
+    def last_id(self, run_id: str) -> int:
+        found = super().last_id(run_id)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
             meanwhile()
-        return page
+        return found
 
 
 @pytest.fixture
@@ -361,9 +384,9 @@ def test_who_catches_up_while_the_next_run_begins_misses_no_end(
         hub.notice()
 
     interrupted.meanwhile = end_and_begin
-    watcher = watch(to=hub)
-    eventually(lambda: watcher.ids(runs[-1]) == [1] and len(runs) == 2)
-    assert watcher.ids(first) == [1, 2, 3]
+    watcher = watch(cursor=1, to=hub)
+    eventually(lambda: len(runs) == 2 and watcher.ids(runs[1]) == [1])
+    assert watcher.ids(first) == [2, 3]
 
 
 def test_who_leaves_while_catching_up_is_forgotten(
@@ -375,7 +398,7 @@ def test_who_leaves_while_catching_up_is_forgotten(
 
     def come_and_go() -> weakref.ref[Outbox]:
         outbox = Outbox(server)
-        viewer = Viewer(outbox=outbox, close=lambda *_: None, run_id=talk.begin(), cursor=0, follows=False)
+        viewer = Viewer(outbox=outbox, close=lambda *_: None, run_id=talk.begin(), cursor=1, follows=False)
         interrupted.meanwhile = lambda: hub.remove(viewer)
         hub.add(viewer)
         return weakref.ref(outbox)

@@ -21,7 +21,7 @@ $(PIP) install --no-deps --require-hashes --progress-bar off -r $(1) | \
   done && echo ' done'
 endef
 
-.PHONY: help run up setup setup-dev test lint format locks clean
+.PHONY: help run up setup setup-dev test lint format bench env locks clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -61,8 +61,8 @@ $(VENV)/dev-is-set-up: requirements/dev.txt $(VENV)/run-is-set-up
 
 test: setup-dev ## Set up everything, lint, and run all tests (ARGS="-k word" for pytest)
 # At home a server that is not to be had skips its tests; in CI it fails here already.
-	@echo "Looking for Redis, Nextflow and Chromium …"
-	@$(BIN)/python -m nfctl.tools redis nextflow chromium || test -z "$$CI"
+	@echo "Looking for Redis, Nextflow, Chromium and jq …"
+	@$(BIN)/python -m nfctl.tools redis nextflow chromium jq || test -z "$$CI"
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -72,9 +72,15 @@ lint: setup-dev ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: setup-dev ## Measure the line from a run to its viewers
+	@$(BIN)/python tests/bench/line.py
+
 format: setup-dev ## Mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+env: setup ## Write .env.example anew from the settings
+	@$(BIN)/python -c 'from shared.settings import example; print(example(), end="")' > .env.example
 
 # The oldest Python that we take makes the locks, so that nothing it needs is missing from them.
 locks: setup-dev ## Write requirements/*.txt anew from requirements/*.in

@@ -78,6 +78,17 @@ def chromium(say: Say) -> Path | None:
     return None
 
 
+def jq(say: Say) -> Path | None:
+    """jq, which the example client for the shell needs: the one on PATH, or Debian's package, or None."""
+    try:
+        if not shutil.which("jq"):
+            apt_install(("jq",), say, "jq: installing Debian's jq")
+        return on_path("jq")
+    except InstallFailed as error:
+        say(f"jq: {error}")
+        return None
+
+
 def _java_here(_say: Say) -> Path:
     home = os.environ.get("NXF_JAVA_HOME") or os.environ.get("JAVA_HOME")
     found = Path(home) / "bin" / "java" if home else on_path("java")
@@ -188,6 +199,7 @@ def main(names: Sequence[str]) -> int:
         "java": java,
         "nextflow": nextflow,
         "chromium": chromium,
+        "jq": jq,
     }
     if unknown := set(names) - set(finders):
         _say_on_stderr(f"{', '.join(sorted(unknown))}: unknown; there are {', '.join(finders)}")

@@ -4,6 +4,9 @@ import ctypes
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -38,22 +41,39 @@ def marked_processes(marker: str) -> list[int]:
     return found
 
 
-def kill_marked(marker: str) -> int:
-    """SIGKILL every marked process until none is left; returns how many there were."""
-    killed: set[int] = set()
-    # A process may fork while the list is read, so the list is read until it is empty; bounded all the same.
+def descendants(pid: int) -> list[int]:
+    """Pids of the living children of a process, of their children, and so on."""
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in tasks.read_text().split()]
+        except OSError:  # it has ended
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only its exit code is left; also true when nothing of it is."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def kill_until_gone(find: Callable[[], Iterable[int]]) -> None:
+    """SIGKILL whatever `find` finds, until it finds nothing."""
+    # A process may fork while the list is read, so it is read until it is empty; bounded all the same, because
+    # one that hangs in the kernel dies later.
     for _ in range(100):
-        pids = marked_processes(marker)
+        pids = list(find())
         if not pids:
-            break
+            return
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            killed.add(pid)
-        reap()
-    return len(killed)
+        time.sleep(0.01)
 
 
 def reap(besides: int = 0) -> None:

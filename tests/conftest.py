@@ -104,6 +104,11 @@ def chromium() -> Path:
 
 
 @pytest.fixture(scope="session")
+def jq() -> Path:
+    return _need(tools.jq, "jq")
+
+
+@pytest.fixture(scope="session")
 def shared_redis(redis_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(redis_binary, tmp_path_factory.mktemp("redis"))
     server.start()

@@ -217,7 +217,7 @@ def _bury_if_dead(run: Run, places: RunPlaces) -> None:
     """End what a killed shim left behind, and say so in its place."""
     if (places.directory / "exit.json").exists() or not _shim_is_gone(places.directory):
         return
-    lifetime.kill_marked(f"NFCTL_RUN_ID={run.run_id}")
+    lifetime.kill_until_gone(lambda: lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}"))
     said = {
         "code": None,
         "reason": "The supervisor of the run was killed, or the machine stopped; resume the run to go on.",

@@ -72,6 +72,7 @@ class Shim:
         self._cancelled = False
         self._killed = False
         self._kill_at = float("inf")
+        self._child_pid = 0
 
     def run(self) -> None:
         """From the start of the child to `exit.json`."""
@@ -89,8 +90,9 @@ class Shim:
         except OSError as error:
             self._end({"code": None, "reason": f"{command['arguments'][0]} cannot be started: {error.strerror}."})
             return
+        self._child_pid = child.pid
         code = self._follow(child)
-        lifetime.kill_marked(self._marker)
+        self._kill_all()
         self._end({"code": code, "cancelled": self._cancelled, "killed": self._killed, "reason": None})
 
     def _spawn(self, command: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -159,8 +161,19 @@ class Shim:
             child.terminate()
         if time.monotonic() >= self._kill_at and not self._killed:
             self._killed = True
-            os.killpg(child.pid, signal.SIGKILL)
-            lifetime.kill_marked(self._marker)
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        """SIGKILL for every process of the run: by its mark, and whatever has this process as its ancestor."""
+        own = os.getpid()
+
+        def alive() -> list[int]:
+            lifetime.reap(besides=self._child_pid)
+            found = {*lifetime.marked_processes(self._marker), *lifetime.descendants(own)}
+            # Ended and only waiting to be asked for its exit code.
+            return [pid for pid in found if not lifetime.is_zombie(pid)]
+
+        lifetime.kill_until_gone(alive)
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._told_to_end = True

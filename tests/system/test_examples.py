@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -135,11 +134,9 @@ CLIENTS = {"follow.py": [sys.executable], "follow.sh": ["bash"]}
     [("hello", {"fast": True}, 0, "succeeded in"), ("rnaseq-test", {"samples": 0}, 1, "failed in")],
 )
 def test_a_client_shows_a_run_and_ends_with_its_result(
-    client: str, pipeline: str, parameters: Mapping[str, Any], code: int, result: str, service: Any
+    client: str, pipeline: str, parameters: Mapping[str, Any], code: int, result: str, service: Any, jq: Path
 ) -> None:
     """The log on stdout as the service keeps it, the progress on stderr, the result as the exit code."""
-    if client == "follow.sh" and not shutil.which("jq"):
-        pytest.skip("follow.sh needs jq")
     done = subprocess.run(
         [*CLIENTS[client], str(EXAMPLES / "clients" / client), pipeline, json.dumps(parameters)],
         env=service.environment,
@@ -157,7 +154,7 @@ def test_a_client_shows_a_run_and_ends_with_its_result(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_client_says_why_it_cannot_start_a_run(client: str, service: Any) -> None:
+def test_a_client_says_why_it_cannot_start_a_run(client: str, service: Any, jq: Path) -> None:
     """A refusal and a service that is away are told in words, with an exit code of their own."""
     command = [*CLIENTS[client], str(EXAMPLES / "clients" / client), "hello"]
     for url, parameters in ((service.url, "[]"), ("http://127.0.0.1:9", "{}")):

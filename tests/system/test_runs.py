@@ -159,17 +159,32 @@ def test_cancel_at_the_very_start_and_in_the_queue(service: Any, pipeline: Calla
     assert (idle["run_id"], idle["cancelled"]) == (None, False)
 
 
-def test_a_run_that_will_not_stop_is_killed(own_service: Any, pipeline: Callable[[str], str]) -> None:
-    """A task that ignores SIGTERM, and one that hides in a session of its own, die with the run."""
+def test_a_run_that_will_not_stop_is_killed(service: Any, pipeline: Callable[[str], str]) -> None:
+    """Tasks that ignore SIGTERM, hide in sessions of their own and clear their environment die with the run."""
     stubborn = """
-process STUBBORN { script: "trap '' TERM; setsid sh -c 'trap \\"\\" TERM; sleep 601' & sleep 602" }
+process STUBBORN { script: "trap '' TERM; setsid env -i sleep ${params.time} & setsid sleep 600 & sleep 600" }
 workflow { STUBBORN() }
 """
-    run_id = own_service.submit(pipeline(stubborn))
-    own_service.wait(lambda: any("Submitted process" in line for line in own_service.lines(run_id)), 60)
-    own_service.client.call("DELETE", "/cancel")
-    assert own_service.ended(run_id)["status"] == "cancelled"
-    assert own_service.of_run(run_id) == []
+    hidden = 600 + os.getpid() / 1e6
+    run_id = service.submit(pipeline(stubborn), parameters={"time": hidden})
+    service.wait(lambda: sleeping(hidden), 60)
+    service.client.call("DELETE", "/cancel")
+    assert service.ended(run_id)["status"] == "cancelled"
+    assert service.of_run(run_id) == []
+    assert not sleeping(hidden)
+
+
+def sleeping(seconds: float) -> bool:
+    """Whether a process sleeps for exactly so long."""
+    wanted = f"sleep\0{seconds}\0".encode()
+    return any(wanted == _command_line(entry) for entry in Path("/proc").glob("[0-9]*"))
+
+
+def _command_line(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_resume_does_not_do_again_what_is_done(service: Any, pipeline: Callable[[str], str]) -> None:

@@ -81,13 +81,17 @@ class Child:
         self._start_at = now + self._pause
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
-    def stop(self) -> None:
-        """SIGTERM, wait, and SIGKILL for all that is left of it."""
+    def ask_to_end(self) -> None:
+        """SIGTERM, without waiting for what comes of it."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait_for_end(self) -> None:
+        """Be patient with a program that was asked to end, and then SIGKILL for all that is left of it."""
         process = self._process
         if process is None:
             return
         self._process = None
-        process.terminate()
         try:
             process.wait(self.program.patience)
         except subprocess.TimeoutExpired:

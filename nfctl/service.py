@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -66,6 +67,7 @@ class LocalService:
     def start(self) -> None:
         """Start all and wait until the service is healthy. Raises CannotServe."""
         self._check_ports()
+        _allow_many_files()
         first, *others = self._children
         first.start()
         self._wait("Redis", self._redis_answers)
@@ -79,9 +81,14 @@ class LocalService:
             self._pulse()
 
     def stop(self) -> None:
-        """Stop all, the last started first. A run goes on: the next start takes it up again."""
-        for child in reversed(self._children):
-            child.stop()
+        """Stop all, Redis last. A run goes on: the next start takes it up again."""
+        first, *others = self._children
+        # Redis is the first, and the others write to it to the last.
+        for group in (others[::-1], [first]):
+            for child in group:
+                child.ask_to_end()
+            for child in group:
+                child.wait_for_end()
 
     def _pulse(self) -> None:
         for child in self._children:
@@ -158,18 +165,19 @@ def _programs(settings: Settings, redis_url: str, nextflow: Path) -> list[Progra
     logs = settings.data_dir / "logs"
     python = [sys.executable, "-m"]
     celery = [*python, "celery", "-A", "worker.app", "--skip-checks"]
+    # What workers tell one another is of no use to two that do different work, and costs a second at the start.
+    worker = [*celery, "worker", "--without-mingle", "--without-gossip"]
     programs = [
         Program(
             "worker",
-            [*celery, "worker", "-n", "worker@%h", "-Q", "runs", "-P", "prefork", "-c", "1"],
+            [*worker, "-n", "worker@%h", "-Q", "runs", "-P", "prefork", "-c", "1"],
             environment,
             logs / "worker.log",
         ),
         Program(
             "reconciler",
             [
-                *celery,
-                "worker",
+                *worker,
                 *("-n", "reconciler@%h", "-Q", "control", "-P", "solo", "-B"),
                 *("-s", str(settings.data_dir / "beat-schedule")),
             ],
@@ -229,6 +237,12 @@ def _check_port(host: str, port: int, setting: str) -> None:
             raise CannotServe(
                 f"Port {port} on {host} cannot be used ({error.strerror}). Stop what uses it, or set {setting}."
             ) from error
+
+
+def _allow_many_files() -> None:
+    """As many open files as the system lets this user have: each socket is one, in the children too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _for_url(host: str) -> str:

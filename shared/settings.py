@@ -6,6 +6,7 @@ and the check that a value must pass.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -160,6 +161,14 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**{item.name: _read(item, environment) for item in fields(Settings)})
     _check_together(settings)
     return settings
+
+
+def load_or_exit() -> Settings:
+    """The settings of this process; a bad one ends it with its one line on stderr."""
+    try:
+        return load()
+    except BadSetting as error:
+        sys.exit(str(error))
 
 
 def example() -> str:

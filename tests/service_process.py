@@ -147,7 +147,8 @@ class Service:
             self.stop()
         for entry in (self.data_dir / "runs").glob("*"):
             for pid in self.of_run(entry.name):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> list[int]:

@@ -9,8 +9,7 @@ from typing import Any  # noqa: E402 - everything after this line must see the p
 from shared import settings as settings_module  # noqa: E402
 from shared.logs import configure_logging  # noqa: E402
 
-_settings = settings_module.load()
-configure_logging()
+_settings = settings_module.load_or_exit()
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_processes
@@ -23,17 +22,10 @@ timeout = 60
 keepalive = 2
 accesslog = None
 control_socket_disable = True
-logconfig_dict = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "root": {},
-    "loggers": {},
-    "handlers": {},
-    "formatters": {},
-}
 proc_name = "nfctl-web"
 
 
 def post_worker_init(worker: Any) -> None:
     """The app is loaded: relay events until this worker is told to stop."""
+    configure_logging()
     worker.wsgi.extensions["hub"].start(lambda: not worker.alive)

@@ -3,4 +3,4 @@
 from shared import settings
 from web.app import create_app
 
-app = create_app(settings.load())
+app = create_app(settings.load_or_exit())

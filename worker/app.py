@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 from typing import Any
 
 from celery import Task
@@ -26,7 +27,7 @@ RECONCILE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 _stopping = multiprocessing.Event()
 
-settings = settings_module.load()
+settings = settings_module.load_or_exit()
 app = make_celery(settings)
 app.conf.beat_schedule = {
     RECONCILE_TASK: {
@@ -47,7 +48,7 @@ def run(task: "Task[..., Any]", run_id: str) -> str:
     """Supervise a run to its end. The Celery task's own end tells the run's."""
     redis = connect(settings.redis_url)
     store = Store(redis, settings)
-    tools = Tools(store, Feed(redis, settings), Leases(redis), LocalCluster(settings), _stopping.is_set)
+    tools = Tools(store, Feed(redis, settings), Leases(redis), LocalCluster(settings), _must_stop)
     broker = Broker(app, redis)
     parting = Supervisor(run_id, tools).supervise()
     if parting is Parting.NOT_MINE:
@@ -58,6 +59,12 @@ def run(task: "Task[..., Any]", run_id: str) -> str:
     ended = store.get(run_id).run
     begin_next(store, broker)
     return _tell_end(task, ended)
+
+
+class Forked:
+    """What a child of the worker knows of its birth."""
+
+    parent_pid: int = os.getppid()
 
 
 class Reconciling:
@@ -116,6 +123,11 @@ def _tell_end(task: "Task[..., Any]", ended: Run) -> str:
     return ended.message or ended.status.value
 
 
+def _must_stop() -> bool:
+    """The worker was told to stop, or its parent is dead and with it whoever could tell it."""
+    return _stopping.is_set() or os.getppid() != Forked.parent_pid
+
+
 @setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure_logging()
@@ -124,6 +136,7 @@ def _set_up_logging(**_: Any) -> None:
 @worker_process_init.connect
 def _forked(**_: Any) -> None:
     configure_logging()
+    Forked.parent_pid = os.getppid()
 
 
 @worker_shutting_down.connect

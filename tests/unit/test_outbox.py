@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -132,6 +133,33 @@ def test_many_writers_cut_no_frame(pair: Pair) -> None:
         thread.join()
     for writer in range(4):
         assert [number for who, number in messages if who == str(writer)] == [str(n) for n in range(50)]
+
+
+class Held(Outbox):
+    """An outbox that writes nothing of what is pending until it is let go."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.let_go = threading.Event()
+
+    def _wait_writable(self) -> None:
+        self.let_go.wait()
+        super()._wait_writable()
+
+
+def test_nothing_overtakes_what_is_pending(pair: Pair) -> None:
+    """When the client reads again, a new frame still goes behind those that wait for their thread."""
+    held = pair.outbox = Held(pair.outbox._raw)
+    frames = fill(pair, b"%d " + b"x" * 3000)
+    pair.client.setblocking(False)
+    with suppress(BlockingIOError):
+        while data := pair.client.recv(65_536):
+            pair.read += data
+    pair.client.settimeout(20)
+    held.send(b"\x88\x00")
+    held.let_go.set()
+    wanted = b"".join(frames) + b"\x88\x00"
+    assert pair.read_until(len(wanted)) == wanted
 
 
 def test_the_last_word_comes_after_the_frames(pair: Pair) -> None:

@@ -6,22 +6,28 @@ from typing import Any
 
 HIDDEN = "***"
 _SECRET_NAME = re.compile(
-    r"passw|secret|token|credential|private_?key|api_?key|access_?key|^auth|bearer", re.IGNORECASE
+    r"passw|secret|token|credential|private[_-]?key|api[_-]?key|access[_-]?key|^auth(?!ors?$)|bearer", re.IGNORECASE
 )
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_USERINFO = re.compile(r"(?<=://)[^/\s]+(?=@)")
 
 
 def without_userinfo(text: str) -> str:
     """The same text with the user and password of every URL in it hidden."""
+    if "@" not in text:
+        return text
     return _USERINFO.sub(HIDDEN, text)
 
 
 def parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same parameters, nested ones too, with the values of secret-looking names hidden."""
     return {
-        name: HIDDEN if _SECRET_NAME.search(name) and value not in (None, "", True, False) else _value(value)
+        name: HIDDEN if _SECRET_NAME.search(name) and _may_be_secret(value) else _value(value)
         for name, value in values.items()
     }
+
+
+def _may_be_secret(value: Any) -> bool:
+    return not (value is None or value == "" or isinstance(value, bool))
 
 
 def _value(value: Any) -> Any:

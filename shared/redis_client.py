@@ -1,5 +1,6 @@
 """The connection to Redis, and the one place where its errors become ours."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from shared.errors import StoreAway
 # A command is tried once more at once: after a restart of Redis the pool holds dead connections.
 # Not more often, and never with a pause, because the caller knows better how patient to be.
 _RETRY = Retry(NoBackoff(), 1)
-_AWAY_REPLIES = ("OOM", "LOADING", "MISCONF", "READONLY", "MASTERDOWN", "NOAUTH", "WRONGPASS")
+_AWAY = re.compile(r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOAUTH|WRONGPASS) ")
 # redis-py types every reply as one that may have to be awaited; ours never has.
 Client = Any
 _LUA = Path(__file__).parent / "lua"
@@ -43,7 +44,8 @@ def store_errors() -> Iterator[None]:
     except (ConnectionError, TimeoutError, ReadOnlyError, OSError) as error:
         raise StoreAway("Redis does not answer.") from error
     except ResponseError as error:
-        if str(error).startswith(_AWAY_REPLIES) or "OOM command not allowed" in str(error):
+        # Redis 6 wraps what a script met: "Error running script … -READONLY You can't write …".
+        if _AWAY.search(str(error)):
             raise StoreAway(f"Redis cannot work: {error}") from error
         raise
 

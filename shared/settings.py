@@ -124,7 +124,7 @@ class Settings:
     )
     rate_limit: str = _setting(
         "600/minute",
-        _matching(r"\d+ ?(/|per) ?\d* ?(second|minute|hour|day)s?", "takes a limit such as 600/minute"),
+        _matching(r"[1-9]\d* ?(/|per) ?\d* ?(second|minute|hour|day)s?", "takes a limit such as 600/minute"),
         "Requests a client may make; health, metrics, the page and the socket do not count.",
     )
     run_history_limit: int = _setting("200", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped.")

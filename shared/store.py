@@ -52,6 +52,8 @@ class Store:
 
     def get(self, run_id: str) -> Kept:
         """The run as it stands. Raises RunNotFound."""
+        if ":" in run_id:  # the name of another key of a run
+            raise RunNotFound(run_id)
         with store_errors():
             fields = self.redis.hmget(keys.run(run_id), "record", "version", "seq", "progress")
         kept = _kept(fields)
@@ -91,6 +93,7 @@ class Store:
                     self._settings.queue_limit,
                     fingerprint,
                     _DAY,
+                    keys.run(""),
                 ],
             )
         return _submission(outcome.decode(), run_id.decode(), int(position))
@@ -141,9 +144,11 @@ class Store:
         def change(run: Run) -> Run | None:
             if run.status.final:
                 return None
-            # A run that is starting has shown nothing of itself, but it did run if it ended by itself.
+            # A step that nobody wrote down was taken all the same, if this is how it ended.
             if run.status is RunStatus.STARTING and status is RunStatus.SUCCEEDED:
                 run = run.moved(RunStatus.RUNNING, times.now())
+            if run.status in (RunStatus.STARTING, RunStatus.RUNNING) and status is RunStatus.CANCELLED:
+                run = run.moved(RunStatus.CANCELLING, times.now())
             return run.moved(status, times.now(), message=message, exit_code=exit_code)
 
         def tell(run: Run) -> list[Event]:
@@ -250,9 +255,10 @@ class Store:
         """Drop ended runs beyond the limit and entries whose time is over; returns how many."""
         with store_errors():
             total = int(self.redis.zcard(keys.HISTORY))
+            live = int(self.redis.llen(keys.QUEUE)) + int(self.redis.exists(keys.ACTIVE))
         dropped = 0
         for offset in range(0, total, 500):
-            dropped += self._trim_page(offset - dropped, total - dropped - self._settings.run_history_limit)
+            dropped += self._trim_page(offset - dropped, total - live - dropped - self._settings.run_history_limit)
         return dropped
 
     def totals(self) -> dict[str, int]:

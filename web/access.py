@@ -77,7 +77,7 @@ class Access:
     def origin_is_allowed(self) -> bool:
         """No Origin (no browser), the service's own, or one of ALLOWED_ORIGINS."""
         origin = request.headers.get("Origin")
-        return origin is None or origin in self._origins or urlsplit(origin).netloc == request.host
+        return origin is None or origin in self._origins or origin.partition("://")[2] == request.host
 
     def is_known(self) -> bool:
         """A right token, or on the stream an unused ticket; anyone when no tokens are set. Raises StoreAway."""

@@ -34,7 +34,8 @@ def create_app(settings: Settings) -> Flask:
     for door in (sockets(service, hub), health(service, hub), pages(), documentation()):
         _exempt(limiter, app, door)
     limiter.exempt(app.view_functions["static"])
-    spec.register(app)
+    # Not registered: that would add pages of spectree's own beside `/docs`.
+    spec.app = app
     return app
 
 

@@ -56,4 +56,5 @@ def _files(root: Path, allowed: Path) -> Iterator[Path]:
 
 
 def _may_be_shown(path: Path, allowed: Path) -> bool:
-    return path.is_file() and path.resolve().is_relative_to(allowed.resolve())
+    # Unlike Path.is_file, it takes a name of any length.
+    return os.path.isfile(path) and path.resolve().is_relative_to(allowed.resolve())  # noqa: PTH113

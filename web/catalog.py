@@ -15,4 +15,6 @@ def read_catalog(pipelines_dir: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return []
     workflows = content.get("workflows") if isinstance(content, dict) else None
-    return [item for item in workflows or [] if isinstance(item, dict) and item.get("pipeline")]
+    if not isinstance(workflows, list):
+        return []
+    return [item for item in workflows if isinstance(item, dict) and item.get("pipeline")]

@@ -28,6 +28,7 @@ _PAGE = 50
 _PULSE_SECONDS = 0.5
 _REREAD_SECONDS = 1.0
 _STATUS = b'"type":"status"'
+_STARTING = b'"status":"starting"'
 _log = logging.getLogger(__name__)
 
 
@@ -82,10 +83,13 @@ class Hub:
             self._viewers.add(viewer)
         self._catch_up(viewer)
 
-    def notice(self) -> None:
-        """Learn which run is active, or was last, and lead those who follow to it. Raises StoreAway."""
+    def notice(self, begun: str | None = None) -> None:
+        """Learn which run is active, or was last, and lead those who follow to it. Raises StoreAway.
+
+        `begun` is a run that is known to have begun; it may have ended at once.
+        """
         with self._switching:
-            active = self._store.active_id() or self.current or self._store.latest_id()
+            active = self._store.active_id() or begun or self.current or self._store.latest_id()
             if active is not None and active != self.current:
                 self._switch(active)
 
@@ -108,8 +112,9 @@ class Hub:
     def _catch_up(self, viewer: Viewer) -> None:
         while viewer in self._viewers:
             try:
+                current = self.current  # seen before reading: a run that is left has told all by now
                 last_id = self._write_kept(viewer)
-                if self._join(viewer, last_id):
+                if self._join(viewer, last_id, current):
                     return
             except StoreAway:
                 time.sleep(_PULSE_SECONDS)
@@ -134,11 +139,14 @@ class Hub:
         viewer.outbox.flush()
         viewer.cursor = page[-1][0]
 
-    def _join(self, viewer: Viewer, last_id: int) -> bool:
+    def _join(self, viewer: Viewer, last_id: int, current: str | None) -> bool:
         """Make a viewer live if it has all that the live ones of its run have; it has all up to `last_id`."""
         with self._lock:
+            if viewer not in self._viewers:
+                return True
             if viewer.follows and viewer.run_id != self.current:
-                viewer.run_id, viewer.cursor = self.current, 0
+                if current == self.current:
+                    viewer.run_id, viewer.cursor = self.current, 0
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
@@ -188,7 +196,7 @@ class Hub:
     def _relay(self, run_id: str, number: int, frame: bytes) -> None:
         if run_id != self.current and _STATUS in frame[:40]:
             self._queue_changed = True
-            self.notice()
+            self.notice(begun=run_id if _STARTING in frame else None)
         channel = self._channels.get(run_id)
         if channel is None:
             return

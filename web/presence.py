@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
 
@@ -21,22 +22,27 @@ class Presence:
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._limit = limit
         self._mine = 0
+        self._lock = threading.Lock()
         self.total = 0
 
     def join(self) -> bool:
         """Count one more socket, unless that is more than may be. Raises StoreAway."""
-        admitted, self.total = self._tell(self._mine + 1, self._limit)
-        self._mine += 1 if admitted else 0
+        with self._lock:
+            admitted, total = self._tell(self._mine + 1, self._limit)
+            self._mine += 1 if admitted else 0
+            self.total = total if admitted else total - 1
         return admitted
 
     def leave(self) -> None:
         """Count one socket less; the next beat tells the others."""
-        self._mine -= 1
-        self.total = max(0, self.total - 1)
+        with self._lock:
+            self._mine -= 1
+            self.total = max(0, self.total - 1)
 
     def beat(self) -> None:
         """Tell the others how many there are here. Raises StoreAway."""
-        _, self.total = self._tell(self._mine, 0)
+        with self._lock:
+            _, self.total = self._tell(self._mine, 0)
 
     def _tell(self, count: int, limit: int) -> tuple[bool, int]:
         with store_errors():

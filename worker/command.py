@@ -1,5 +1,6 @@
 """The Nextflow command of a run: pure functions from the record to arguments, files and environment."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def pipeline_argument(pipeline: str, pipelines_dir: Path) -> str:
     if _REMOTE.match(pipeline) or Path(pipeline).is_absolute():
         return pipeline
     for candidate in (pipelines_dir / pipeline, pipelines_dir.parent / pipeline):
-        if candidate.exists():
+        if os.path.exists(candidate):  # noqa: PTH110 - unlike Path.exists, it takes a name of any length
             return str(candidate.absolute())
     return pipeline
 

@@ -14,14 +14,14 @@ _NOTE = re.compile(
     rf"^{_HASH}NOTE: (?P<text>.*?)(?: -- (?P<action>Execution is retried|Error is ignored)(?: \(\d+\))?)?$"
 )
 _ROW = re.compile(
-    r"^\[(?:[0-9a-f]{2}/[0-9a-f]{6}|-\s*)\] (?:process > )?(?P<name>\S.*?)\s+"
-    r"(?:(?:\[\s*\d+%\]|\|) (?P<done>\d+) of (?P<total>\d+)"
-    r"(?P<extra>(?:, (?:cached|stored|ignored|failed|retries): \d+)*)\s*[✔✘]?|-)$"
+    r"^\[(?:[0-9a-f]{2}/[0-9a-f]{6}|-\s*)\] (?:process > )?(?P<name>\S.{0,250}?)\s+"
+    r"(?:(?:\[\s*\d+%\]|\|) (?P<done>\d{1,9}) of (?P<total>\d{1,9})"
+    r"(?P<extra>(?:, (?:cached|stored|ignored|failed|retries): \d{1,9})*)\s*[✔✘]?|-)$"
 )
-_EXTRA = re.compile(r"(cached|stored|ignored|failed|retries): (\d+)")
+_EXTRA = re.compile(r"(cached|stored|ignored|failed|retries): (\d{1,9})")
 _EXECUTOR = re.compile(r"^executor >\s+(?P<list>\S.*\(\d+\).*)$")
 _AGENT = re.compile(r"^\[PROCESS (?P<hash>[0-9a-f]{2}/[0-9a-f]{6})\] (?P<name>.+)$")
-_TRACE = re.compile(r"(?P<before>.*?)(?P<row>\d+\t[0-9a-f]{2}/[0-9a-f]{6}\t.*)$")
+_TRACE = re.compile(r"(?P<row>\d{1,9}\t[0-9a-f]{2}/[0-9a-f]{6}\t.*)$")
 _TRACE_HEAD = "\t".join(TRACE_FIELDS)
 _ERROR = re.compile(r"^(?:ERROR ~ |\[ERROR\] )(?P<text>.*)$")
 _WARNING = re.compile(r"^(?:WARN: |\[WARN\] )(?P<text>.*)$")
@@ -133,13 +133,13 @@ def tag_of(name: str) -> str | None:
 def _tabbed(line: str) -> Meaning:
     if line.endswith(_TRACE_HEAD):
         return TraceHead() if line == _TRACE_HEAD else _PLAIN
-    found = _TRACE.match(line)
+    found = _TRACE.search(line)
     if not found:
         return _PLAIN
     values = found["row"].split("\t")
     if len(values) != len(TRACE_FIELDS):
         return _PLAIN
-    return Trace(dict(zip(TRACE_FIELDS, values, strict=True)), found["before"])
+    return Trace(dict(zip(TRACE_FIELDS, values, strict=True)), line[: found.start()])
 
 
 def _bracketed(line: str) -> Meaning:

@@ -187,16 +187,21 @@ def parse_records(data: bytes, *, last: bool = False) -> tuple[list[Record], int
     records: list[Record] = []
     used = position = 0
     parts: list[bytes] = []
+    begun = (b"", b"")
     for raw in data.split(b"\n")[:-1]:
-        position += len(raw) + 1
         stamp, stream, kind, text = [*raw.split(b" ", 3), b"", b"", b""][:4]
+        if parts and stream != begun[1]:  # the other stream speaks in the middle of a line: what there is of it is cut
+            records.append(_record(*begun, parts))
+            parts, used = [], position
+        position += len(raw) + 1
+        begun = (stamp, stream)
         parts.append(text)
         if kind == b"P" and len(parts) < _LONGEST_LINE_PARTS:
             continue
-        records.append(_record(stamp, stream, parts))
+        records.append(_record(*begun, parts))
         parts, used = [], position
     if parts and last:
-        records.append(_record(stamp, stream, parts))
+        records.append(_record(*begun, parts))
         used = position
     return records, used
 

@@ -106,11 +106,13 @@ class Progress:
         return self.processes.setdefault(process, Counts())
 
     def _submitted(self, said: Submitted, at: str) -> tuple[int, dict[str, Any]] | None:
-        if said.hash in self.live or said.hash in self.just_ended:
+        if said.hash in self.live:
             return None
         counts = self._of(process_of(said.name))
         if said.again and counts.pending:
             counts.pending -= 1
+        if said.hash in self.just_ended:
+            return None
         counts.running += 1
         index = self._new_task(said.hash)
         return index, {
@@ -203,7 +205,7 @@ def _known(text: str) -> str | None:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if len(text) < 19 and text.isascii() and text.isdigit() else None
 
 
 def _time(text: str) -> str | None:

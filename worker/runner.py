@@ -7,6 +7,7 @@ one way out of every trouble: begin the story again. A new worker begins it in t
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,6 +22,7 @@ from worker.scribe import Scribe
 
 _RENEW_SECONDS = 0.5
 _AWAY_SECONDS = 0.5
+_PATIENCE = 3
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,7 @@ class Supervisor:
         self._tools = tools
         self._held: Held | None = None
         self._renewed_at = 0.0
+        self._stumbles = 0
 
     def supervise(self) -> Parting:
         """Do all that is left to do for the run; waits as long as Redis is away, while the run goes on."""
@@ -66,6 +69,12 @@ class Supervisor:
                 _log.warning("%s", error, extra={"action": "store.away", "run_id": self._run_id})
                 if self._tools.stopping():
                     return Parting.HANDED_BACK
+                time.sleep(_AWAY_SECONDS)
+            except Exception as error:  # a mistake of ours must not hold the slot for ever
+                _log.exception("The supervisor stumbled.", extra={"action": "run.stumbled", "run_id": self._run_id})
+                self._stumbles += 1
+                if self._stumbles == _PATIENCE:
+                    self._give_up(error)
                 time.sleep(_AWAY_SECONDS)
 
     def _story(self) -> Parting:
@@ -157,6 +166,16 @@ class Supervisor:
             fence=self._fence,
         )
         _log.info("Run ended: %s", verdict, extra={"action": "run.ended", "run_id": self._run_id})
+
+    def _give_up(self, mistake: Exception) -> None:
+        """Stop a run that cannot be supervised, and say so."""
+        run = self._tools.store.get(self._run_id).run
+        with suppress(Exception):  # what cannot be followed can perhaps not be stopped either
+            self._tools.cluster.cancel(run)
+            for _ in self._tools.cluster.follow(run, {}):
+                self._renew()
+        message = f"The service could not go on with this run and stopped it: {type(mistake).__name__}: {mistake}"
+        self._tools.store.finish(self._run_id, RunStatus.FAILED, message=message, fence=self._fence)
 
     def _cannot_start(self, run: Run, message: str) -> None:
         verdict = RunStatus.FAILED

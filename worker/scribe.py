@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from shared import events, times
+from shared import events, redaction, times
 from shared.events import LINES_PER_EVENT, Event, LogLine
 from shared.feed import Batch, Place
 from shared.runs import Run
@@ -20,6 +20,7 @@ CONTAINER = "nextflow"
 PROGRESS_SECONDS = 0.2
 _QUIET_SECONDS = 0.2
 _BLOCK_LINES = 200
+_LINE_LENGTH = 2000
 _WARNINGS = 200
 _LAST_WORDS = 12
 _GREETINGS = ("N E X T F L O W", "Launching `", " N E X T F L O W")
@@ -51,7 +52,7 @@ class Scribe:
         self.place: Mapping[str, Any] = left.place.get("cluster", {})
         self._told: Mapping[str, Any] | None = None
         self._told_at = 0.0
-        self._heard_at = 0.0
+        self._heard_at: float | None = None
         self._lines: list[LogLine] = []
         self._events: list[Event] = []
         self._tasks: dict[int, Mapping[str, Any]] = {}
@@ -66,7 +67,7 @@ class Scribe:
         self.place = chunk.place
         for record in chunk.records:
             self._read(record)
-        if chunk.records:
+        if chunk.records or self._heard_at is None:
             self._heard_at = clock
         elif clock - self._heard_at >= _QUIET_SECONDS:
             self._close_block()
@@ -82,11 +83,12 @@ class Scribe:
         """The batch that ends the events of a run; a `failure` that no error event has told is told by one."""
         self._close_block()
         if failure is not None and not self._memory.first_error:
+            self._memory.first_error = self.first_error
             self._tell_block("error", self._memory.last_words or [failure])
         return self._batch_of(None, always=False)
 
     def _read(self, record: Record) -> None:
-        line = console.plain(record.text)
+        line = redaction.without_userinfo(console.plain(record.text))
         meaning = console.read(line)
         self._mind_block(line, meaning)
         match meaning:
@@ -98,7 +100,7 @@ class Scribe:
         if changed is not None:
             self._tasks[changed[0]] = changed[1]
         if isinstance(meaning, Text) and line.strip() and not line.startswith(_GREETINGS):
-            self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line]
+            self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line[:_LINE_LENGTH]]
         if line or not isinstance(meaning, Trace):
             self._log(record, line)
 
@@ -115,10 +117,10 @@ class Scribe:
         if memory.block and not _continues(memory.block_level, line, meaning):
             self._close_block()
         if isinstance(meaning, BlockStart):
-            memory.block, memory.block_level = [line], meaning.level
-        elif memory.block:
+            memory.block, memory.block_level = [line[:_LINE_LENGTH]], meaning.level
+        elif memory.block and not isinstance(meaning, Trace | TraceHead):
             if len(memory.block) < _BLOCK_LINES:
-                memory.block.append(line)
+                memory.block.append(line[:_LINE_LENGTH])
             if memory.block_level == "error" and _ERROR_END in line:
                 self._close_block()
 
@@ -196,6 +198,8 @@ def cause(block: Sequence[str]) -> str:
 
 
 def _continues(level: str, line: str, meaning: Meaning) -> bool:
+    if isinstance(meaning, Trace | TraceHead):
+        return True
     if not isinstance(meaning, Text):
         return False
     return level == "error" or not line.strip() or line.startswith((" ", "\t", "* ", "- "))

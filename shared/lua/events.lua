@@ -15,9 +15,9 @@ local function trim(run_key, events_key, max_cost, max_bytes)
   local kept = redis.call('HMGET', run_key, 'kept_cost', 'kept_bytes')
   local cost, bytes = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
   if cost <= max_cost and bytes <= max_bytes then return end
-  local gone = {}
+  local gone, newest = {}, redis.call('HGET', run_key, 'seq') .. '-0'
   for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 500)) do
-    if cost <= max_cost and bytes <= max_bytes then break end
+    if cost <= max_cost and bytes <= max_bytes or entry[1] == newest then break end
     cost = cost - tonumber(entry[2][2])
     bytes = bytes - #entry[2][4]
     gone[#gone + 1] = entry[1]

@@ -1,7 +1,7 @@
 -- Take a run in: it gets the free slot, a place in the queue, or nothing. First come, first served.
 -- KEYS: active queue history run events idempotency
 -- ARGV: run_id when_busy starting_record starting_body queued_record queued_body score queue_limit
---       idempotency_fingerprint ('' for none) idempotency_seconds
+--       idempotency_fingerprint ('' for none) idempotency_seconds run_key_prefix
 -- Returns {outcome, run_id, position}: started queued attached busy full reused taken.
 local active_key, queue_key, history_key = KEYS[1], KEYS[2], KEYS[3]
 local run_key, events_key, idempotency_key = KEYS[4], KEYS[5], KEYS[6]
@@ -10,7 +10,7 @@ local fingerprint = ARGV[9]
 
 if fingerprint ~= '' then
   local prior = redis.call('HMGET', idempotency_key, 'fingerprint', 'run_id', 'outcome')
-  if prior[1] then
+  if prior[1] and redis.call('EXISTS', ARGV[11] .. prior[2]) == 1 then
     if prior[1] ~= fingerprint then return {'reused', prior[2], 0} end
     local place = redis.call('LPOS', queue_key, prior[2])
     return {prior[3], prior[2], place and place + 1 or 0}

@@ -77,9 +77,7 @@ def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nextflow_from_maven(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The Nextflow that the cache holds; it is fetched when it does not yet."""
     monkeypatch.delenv("NEXTFLOW_BIN", raising=False)
-    without = [
-        part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "nextflow").exists()
-    ]
+    without = [part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "nextflow").exists()]
     monkeypatch.setenv("PATH", os.pathsep.join(without))
     try:
         return tools.nextflow(quiet)
@@ -137,9 +135,7 @@ def test_an_install_that_fails_is_tried_again(empty_cache: Path) -> None:
 
 def test_a_failed_command_is_told_by_its_first_error(bare_path: Path) -> None:
     """Of all that Maven prints, the reason is the first line that it marks as an error."""
-    maven = place(
-        bare_path, "mvn", "echo '[INFO] working'; echo '[ERROR] no network'; echo '[ERROR] see -X'; exit 1"
-    )
+    maven = place(bare_path, "mvn", "echo '[INFO] working'; echo '[ERROR] no network'; echo '[ERROR] see -X'; exit 1")
     heard: list[str] = []
     with pytest.raises(InstallFailed, match=r"^mvn: \[ERROR\] no network$"):
         run([str(maven)], heard.append, "Fetching")
@@ -170,9 +166,7 @@ def test_the_launcher_runs_wherever_its_folder_is(nextflow_from_maven: Path, tmp
 def test_the_launcher_says_what_to_do_without_java(nextflow_from_maven: Path) -> None:
     """A JAVA_HOME that is gone ends in one line that names it, not in a riddle."""
     environment = {**os.environ, "JAVA_HOME": "/nowhere", "NXF_JAVA_HOME": ""}
-    answer = subprocess.run(
-        [nextflow_from_maven], env=environment, capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run([nextflow_from_maven], env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 127
     assert answer.stderr == (
         "nextflow: there is no '/nowhere/bin/java'. Install Java 17 or newer, or set JAVA_HOME to one.\n"
@@ -186,9 +180,7 @@ def test_the_launcher_hands_its_arguments_and_options_on(nextflow_from_maven: Pa
     place(tmp_path / "bin", "java", 'printf "%s\\n" "$NXF_CLI" "$@"')
     environment = {**os.environ, "JAVA_HOME": "", "NXF_JAVA_HOME": str(tmp_path), "NXF_OPTS": "-Xmx1g -Da=b"}
     asked = [str(nextflow_from_maven), "run", "my pipeline", "--greeting", ""]
-    printed = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    printed = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout.split("\n")
     assert printed[0] == r"nextflow run my\ pipeline --greeting ''"
     assert printed[-5:] == ["run", "my pipeline", "--greeting", "", ""]
     assert printed.index("-Xmx512m") < printed.index("-Xmx1g") < printed.index("-Da=b")
@@ -210,9 +202,7 @@ def test_a_chosen_nextflow_comes_from_the_environment(
 ) -> None:
     """NEXTFLOW_BIN that names nothing is an error; nothing else is tried in its place."""
     monkeypatch.setenv("NEXTFLOW_BIN", "/nowhere/nextflow")
-    with pytest.raises(
-        ToolMissing, match=r"^NEXTFLOW_BIN names .*: /nowhere/nextflow is no executable file\.\nSet it"
-    ):
+    with pytest.raises(ToolMissing, match=r"^NEXTFLOW_BIN names .*: /nowhere/nextflow is no executable file\.\nSet it"):
         tools.nextflow(quiet)
 
 
@@ -288,8 +278,7 @@ def test_an_old_redis_on_path_is_passed_over(
     with pytest.raises(ToolMissing) as missing:
         tools.redis_server(quiet)
     assert str(missing.value).splitlines()[0] == (
-        f"No Redis server, 6.2 or newer: {old} is 6.0; PyPI has no Redis for Linux on riscv64; "
-        "no apt-get on PATH."
+        f"No Redis server, 6.2 or newer: {old} is 6.0; PyPI has no Redis for Linux on riscv64; no apt-get on PATH."
     )
 
 
@@ -339,4 +328,4 @@ def test_the_command_prints_paths_and_counts_what_is_missing(
     assert printed.err.startswith("No Java, 17 or newer: no java on PATH.\n")
     assert tools.main(["redis"]) == 0
     assert tools.main(["reddis"]) == 2
-    assert capsys.readouterr().err == "reddis: unknown; there are redis, java, nextflow, chromium\n"
+    assert capsys.readouterr().err == "reddis: unknown; there are redis, java, nextflow, chromium, jq\n"

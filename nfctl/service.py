@@ -165,7 +165,7 @@ def _programs(settings: Settings, redis_url: str, nextflow: Path) -> list[Progra
     logs = settings.data_dir / "logs"
     python = [sys.executable, "-m"]
     celery = [*python, "celery", "-A", "worker.app", "--skip-checks"]
-    # What workers tell one another is of no use to two that do different work, and costs a second at the start.
+    # A worker that is alone need not listen for others; looking for them costs a second at the start.
     worker = [*celery, "worker", "--without-mingle", "--without-gossip"]
     programs = [
         Program(
@@ -174,16 +174,7 @@ def _programs(settings: Settings, redis_url: str, nextflow: Path) -> list[Progra
             environment,
             logs / "worker.log",
         ),
-        Program(
-            "reconciler",
-            [
-                *worker,
-                *("-n", "reconciler@%h", "-Q", "control", "-P", "solo", "-B"),
-                *("-s", str(settings.data_dir / "beat-schedule")),
-            ],
-            environment,
-            logs / "reconciler.log",
-        ),
+        Program("reconciler", [*python, "worker.reconciler"], environment, logs / "reconciler.log"),
         Program(
             "web",
             [*python, "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"],

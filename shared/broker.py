@@ -15,9 +15,7 @@ from shared.redis_client import Client, store_errors
 from shared.settings import Settings
 
 RUN_TASK = "run"
-RECONCILE_TASK = "reconcile"
 RUN_QUEUE = "runs"
-CONTROL_QUEUE = "control"
 CHECK_COMMAND = "runner_check"
 
 
@@ -25,9 +23,8 @@ def make_celery(settings: Settings) -> Celery:
     """The Celery app that web sends with and worker works with."""
     app = Celery("nextflow-controller", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
-        # Each with its own exchange: a queue without one shares Celery's default and gets the other's messages.
-        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in (RUN_QUEUE, CONTROL_QUEUE)],
-        task_routes={RUN_TASK: {"queue": RUN_QUEUE}, RECONCILE_TASK: {"queue": CONTROL_QUEUE}},
+        task_queues=[Queue(RUN_QUEUE, Exchange(RUN_QUEUE), routing_key=RUN_QUEUE)],
+        task_default_queue=RUN_QUEUE,
         task_ignore_result=True,
         # Early acknowledgement, and nothing taken ahead: redelivery by Redis would run a long task twice.
         task_acks_late=False,

@@ -34,6 +34,6 @@ def configure_logging() -> None:
     handler.setFormatter(_JsonLines())
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # These tell of every tick of the reconciler; what a run does, the service tells itself.
-    for name in ("celery.beat", "celery.worker.strategy", "celery.app.trace"):
+    # What becomes of a run, the service tells itself.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)

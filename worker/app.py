@@ -1,4 +1,4 @@
-"""The Celery app of the workers: one task that supervises a run, one that reconciles."""
+"""The Celery app of the worker, with its one task: supervise a run."""
 
 import logging
 import multiprocessing
@@ -11,7 +11,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from celery.worker.control import inspect_command
 
 from shared import settings as settings_module
-from shared.broker import CHECK_COMMAND, RECONCILE_TASK, RUN_TASK, Broker, make_celery
+from shared.broker import CHECK_COMMAND, RUN_TASK, Broker, make_celery
 from shared.errors import CannotStart, StoreAway
 from shared.feed import Feed
 from shared.lease import Leases
@@ -23,20 +23,11 @@ from worker.local_cluster import LocalCluster
 from worker.reconciler import reconcile
 from worker.runner import Parting, Supervisor, Tools
 
-RECONCILE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 _stopping = multiprocessing.Event()
 
 settings = settings_module.load_or_exit()
 app = make_celery(settings)
-app.conf.beat_schedule = {
-    RECONCILE_TASK: {
-        "task": RECONCILE_TASK,
-        "schedule": RECONCILE_SECONDS,
-        # While Redis or the reconciler is away, its ticks must not pile up.
-        "options": {"expires": RECONCILE_SECONDS},
-    }
-}
 
 
 class RunFailed(Exception):
@@ -50,41 +41,20 @@ def run(task: "Task[..., Any]", run_id: str) -> str:
     store = Store(redis, settings)
     tools = Tools(store, Feed(redis, settings), Leases(redis), LocalCluster(settings), _must_stop)
     broker = Broker(app, redis)
-    parting = Supervisor(run_id, tools).supervise()
-    if parting is Parting.NOT_MINE:
-        raise Ignore
+    supervisor = Supervisor(run_id, tools)
+    parting = supervisor.supervise()
     if parting is Parting.HANDED_BACK:
         _hand_back(task, run_id, broker)
+    if supervisor.ended is None:
         raise Ignore
-    ended = store.get(run_id).run
     begin_next(store, broker)
-    return _tell_end(task, ended)
+    return _tell_end(task, supervisor.ended)
 
 
 class Forked:
     """What a child of the worker knows of its birth."""
 
     parent_pid: int = os.getppid()
-
-
-class Reconciling:
-    """What the reconciler remembers from one time to the next."""
-
-    alone: str | None = None
-
-
-# Flower is for runs; this would fill it.
-@app.task(name=RECONCILE_TASK, send_events=False)
-def reconcile_now() -> None:
-    """See `worker.reconciler.reconcile`."""
-    redis = connect(settings.redis_url)
-    store, leases, broker = Store(redis, settings), Leases(redis), Broker(app, redis)
-    try:
-        Reconciling.alone = reconcile(store, leases, broker, alone_before=Reconciling.alone)
-    except StoreAway as error:
-        _log.warning("%s", error, extra={"action": "store.away"})
-    finally:
-        redis.close()
 
 
 @inspect_command(name=CHECK_COMMAND)
@@ -111,7 +81,7 @@ def _hand_back(task: "Task[..., Any]", run_id: str, broker: Broker) -> None:
     try:
         broker.poke(run_id)
     except StoreAway as error:
-        _log.warning("%s The reconciler broker later.", error, extra={"action": "run.handed_back", "run_id": run_id})
+        _log.warning("%s The reconciler pokes later.", error, extra={"action": "run.handed_back", "run_id": run_id})
 
 
 def _tell_end(task: "Task[..., Any]", ended: Run) -> str:

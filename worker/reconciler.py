@@ -1,12 +1,22 @@
-"""Puts right what a lost message or a dead worker left: looks at the records and does what they say is due."""
+"""Puts right what a lost message or a dead worker left: looks at the records and does what they say is due.
+
+`python -m worker.reconciler` does so every few seconds. It is a process of its own, because the worker's only
+slot may be busy for days, and no Celery worker, because what mends a broken queue must not depend on it.
+"""
 
 import logging
+import signal
+import threading
 
-from shared.broker import Broker
-from shared.errors import RunNotFound
+from shared import settings as settings_module
+from shared.broker import Broker, make_celery
+from shared.errors import RunNotFound, StoreAway
 from shared.lease import Leases
+from shared.logs import configure_logging
+from shared.redis_client import connect
 from shared.store import Store
 
+TICK_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -43,3 +53,26 @@ def _exists(store: Store, run_id: str) -> bool:
 
 def _extra(action: str, run_id: str) -> dict[str, str]:
     return {"action": action, "run_id": run_id}
+
+
+def main() -> None:
+    """Reconcile until SIGTERM or SIGINT."""
+    settings = settings_module.load_or_exit()
+    configure_logging()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    redis = connect(settings.redis_url)
+    store, leases, broker = Store(redis, settings), Leases(redis), Broker(make_celery(settings), redis)
+    alone: str | None = None
+    while not stop.wait(TICK_SECONDS):
+        try:
+            alone = reconcile(store, leases, broker, alone_before=alone)
+        except StoreAway as error:
+            _log.warning("%s", error, extra={"action": "store.away"})
+        except Exception:  # one mistake must not end what puts mistakes right
+            _log.exception("The reconciler stumbled.", extra={"action": "reconciler.stumbled"})
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,7 @@ class Tools:
 
 
 class Supervisor:
-    """Carries one run from wherever it stands to its end."""
+    """Carries one run from wherever it stands to its end; `ended` is its last record then."""
 
     def __init__(self, run_id: str, tools: Tools) -> None:
         self._run_id = run_id
@@ -54,6 +54,7 @@ class Supervisor:
         self._held: Held | None = None
         self._renewed_at = 0.0
         self._stumbles = 0
+        self.ended: Run | None = None
 
     def supervise(self) -> Parting:
         """Do all that is left to do for the run; waits as long as Redis is away, while the run goes on."""
@@ -80,6 +81,7 @@ class Supervisor:
     def _story(self) -> Parting:
         run = self._tools.store.get(self._run_id).run
         if run.status.final:
+            self.ended = run
             return Parting.ENDED
         if run.status is RunStatus.QUEUED or not self._take_lease():
             return Parting.NOT_MINE
@@ -157,7 +159,7 @@ class Supervisor:
         verdict, message = judge(status, outcome, scribe)
         self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
         scribe.progress.end(succeeded=verdict is RunStatus.SUCCEEDED)
-        self._tools.store.finish(
+        self.ended = self._tools.store.finish(
             self._run_id,
             verdict,
             message=message,
@@ -183,7 +185,7 @@ class Supervisor:
             verdict, message = RunStatus.CANCELLED, "Cancelled before it started."
         scribe = Scribe(run, self._tools.feed.place(self._run_id))
         self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
-        self._tools.store.finish(self._run_id, verdict, message=message, fence=self._fence)
+        self.ended = self._tools.store.finish(self._run_id, verdict, message=message, fence=self._fence)
 
 
 def judge(status: RunStatus, outcome: Outcome, scribe: Scribe) -> tuple[RunStatus, str]:

@@ -165,9 +165,8 @@ def memory() -> list[tuple[str, str, str, str]]:
         ]
         time.sleep(5)
         shim = running.of_run(run_id)
-        names: dict[str, list[int]] = {
-            name: running.children(name) for name in ("redis-server", "worker@", "reconciler@", "gunicorn", "flower")
-        }
+        programs = ("redis-server", "worker@", "worker.reconciler", "gunicorn", "flower")
+        names: dict[str, list[int]] = {name: running.children(name) for name in programs}
         names["the run's shim"] = [parent(shim[0])]
         for name, pids in names.items():
             each = [pss(pid) for pid in pids]

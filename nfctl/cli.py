@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,13 +10,14 @@ import yaml
 
 from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
-from nfctl.service import CannotServe, LocalService, find_programs, only_one
+from nfctl.follow import follow_run
+from nfctl.service import CannotServe, local_url
 from nfctl.tools import ToolMissing
+from nfctl.up import serve
 from shared import settings as settings_module
 from shared.errors import BadSetting
 from shared.settings import Settings
 
-EXAMPLE = "simple-pipeline"
 _USAGE = 2
 _UNREACHABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
@@ -48,9 +48,7 @@ def _fail(message: str, code: int) -> NoReturn:
 def commands(context: click.Context, url: str | None, token: str | None, as_json: bool) -> None:
     """Run Nextflow pipelines, one at a time, and watch them live."""
     settings = settings_module.load()
-    tokens = settings.auth_tokens
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    client = Client(url or f"http://{host}:{settings.port}", token or (tokens[0] if tokens else None))
+    client = Client(url or local_url(settings), token or next(iter(settings.auth_tokens), None))
     context.obj = Session(settings, client, as_json)
 
 
@@ -81,106 +79,7 @@ class Session:
 @click.pass_obj
 def up(session: Session, demo: bool) -> None:
     """Start the whole service on this machine and keep it running until Ctrl-C."""
-    settings = session.settings
-    click.echo(f"Data directory: {settings.data_dir}")
-    with only_one(settings.data_dir):
-        found = find_programs(settings, click.echo)
-        service = LocalService(settings, found, click.echo)
-        service.stop_when_told()
-        code = 0
-        try:
-            click.echo("Starting Redis, worker, reconciler, web and Flower …")
-            service.start()
-            if not service.told_to_stop:
-                _welcome(settings, service)
-                code = _demo(session, service) if demo else 0
-            if not demo or sys.stdout.isatty():
-                service.watch()
-        finally:
-            _tell_what_goes_on(session.client)
-            click.echo("Stopping …")
-            service.stop()
-            click.echo("Stopped.")
-    sys.exit(code)
-
-
-def _welcome(settings: Settings, service: LocalService) -> None:
-    click.echo(f"\n  Watch and start runs   {service.url}/\n  API documentation      {service.url}/docs/")
-    if settings.flower_port:
-        click.echo(f"  Celery's Flower        http://127.0.0.1:{settings.flower_port}/")
-    click.echo("\nReady. Ctrl-C stops the service.\n")
-
-
-def _demo(session: Session, service: LocalService) -> int:
-    """Run the bundled example; a Ctrl-C meanwhile cancels it. Returns the run's exit code."""
-    client = session.client
-    run_id = client.submit({"pipeline": EXAMPLE, "when_busy": "queue", "triggered_by": "nfctl up --demo"})["run_id"]
-    click.echo(f"Running the example as {run_id}:")
-    codes: list[int] = []
-    follower = threading.Thread(target=lambda: codes.append(follow_run(client, run_id)), daemon=True)
-    follower.start()
-    service.watch(until=lambda: not follower.is_alive())
-    if codes:
-        return codes[0]
-    click.echo("Cancelling the example …")
-    client.call("DELETE", "/cancel", params={"run_id": run_id})
-    follower.join(session.settings.cancel_grace_seconds + 10)
-    return codes[0] if codes else 1
-
-
-def _tell_what_goes_on(client: Client) -> None:
-    try:
-        run = client.call("GET", "/active")["run"]
-    except (Refused, Unreachable):
-        return
-    if run is not None:
-        click.echo(f"Run {run['run_id']} goes on without the service; the next `nfctl up` takes it up again.")
-
-
-def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
-    """Print a run's log and progress as they come, to its end; returns its exit code."""
-    shown: tuple[Any, ...] = ()
-    for frame in client.follow(run_id):
-        if as_json:
-            click.echo(json.dumps(frame))
-            if frame["type"] == "complete":
-                return _exit_code(frame["data"]["run"])
-            continue
-        data = frame["data"]
-        match frame["type"]:
-            case "log":
-                for line in data["lines"]:
-                    click.echo(line["message"])
-            case "progress":
-                counts = tuple(
-                    process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"]
-                )
-                if (data["percent"], counts) != shown:
-                    shown = (data["percent"], counts)
-                    click.echo(show.coloured(show.progress_line(data), "running"))
-            case "error":
-                if data.get("hint"):
-                    click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
-            case "status" if frame["id"] is not None and data["status"] in (
-                "queued",
-                "starting",
-                "cancelling",
-            ):
-                click.echo(show.coloured(f"The run is {data['status']}.", data["status"]))
-            case "complete":
-                _show_end(data)
-                return _exit_code(data["run"])
-    return 1
-
-
-def _show_end(data: dict[str, Any]) -> None:
-    took = show.seconds(data["duration_seconds"])
-    text = f"{data['run']['run_id']} {data['status']} after {took}: {data['run']['message']}"
-    click.echo(show.coloured(text, data["status"]))
-
-
-def _exit_code(run: dict[str, Any]) -> int:
-    return 0 if run["status"] == "succeeded" else int(run["exit_code"] or 1)
+    sys.exit(serve(session.settings, demo=demo))
 
 
 @commands.command()

@@ -45,7 +45,7 @@ class LocalService:
         self._settings = settings
         self._say = say
         self._stop_wanted = False
-        self.url = f"http://{_for_url(settings.host)}:{settings.port}"
+        self.url = local_url(settings)
         redis_url, redis = settings.redis_url, []
         if found.redis is not None:
             redis_url, program = _private_redis(settings.data_dir, found.redis)
@@ -234,6 +234,11 @@ def _allow_many_files() -> None:
     """As many open files as the system lets this user have: each socket is one, in the children too."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def local_url(settings: Settings) -> str:
+    """Where the service that these settings describe is reached from this machine."""
+    return f"http://{_for_url(settings.host)}:{settings.port}"
 
 
 def _for_url(host: str) -> str:

@@ -1,0 +1,55 @@
+"""A run in the terminal: its log and progress as they come, to its end."""
+
+import json
+from typing import Any
+
+import click
+
+from nfctl import show
+from nfctl.client import Client
+
+
+def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
+    """Print a run's log and progress as they come, to its end; returns its exit code."""
+    shown: tuple[Any, ...] = ()
+    for frame in client.follow(run_id):
+        if as_json:
+            click.echo(json.dumps(frame))
+            if frame["type"] == "complete":
+                return _exit_code(frame["data"]["run"])
+            continue
+        data = frame["data"]
+        match frame["type"]:
+            case "log":
+                for line in data["lines"]:
+                    click.echo(line["message"])
+            case "progress":
+                counts = tuple(
+                    process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"]
+                )
+                if (data["percent"], counts) != shown:
+                    shown = (data["percent"], counts)
+                    click.echo(show.coloured(show.progress_line(data), "running"))
+            case "error":
+                if data.get("hint"):
+                    click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
+            case "status" if frame["id"] is not None and data["status"] in (
+                "queued",
+                "starting",
+                "cancelling",
+            ):
+                click.echo(show.coloured(f"The run is {data['status']}.", data["status"]))
+            case "complete":
+                _show_end(data)
+                return _exit_code(data["run"])
+    return 1
+
+
+def _show_end(data: dict[str, Any]) -> None:
+    took = show.seconds(data["duration_seconds"])
+    text = f"{data['run']['run_id']} {data['status']} after {took}: {data['run']['message']}"
+    click.echo(show.coloured(text, data["status"]))
+
+
+def _exit_code(run: dict[str, Any]) -> int:
+    return 0 if run["status"] == "succeeded" else int(run["exit_code"] or 1)

@@ -35,6 +35,7 @@ class Child:
         self.program = program
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
+        self._wanted = False
         self._started_at = 0.0
         self._start_at = 0.0
         self._pause = 1.0
@@ -46,6 +47,7 @@ class Child:
 
     def start(self) -> None:
         """Start the program; it ends with this process, whatever becomes of this one."""
+        self._wanted = True
         program = self.program
         _make_room(program.log)
         with program.log.open("ab") as log:
@@ -62,7 +64,9 @@ class Child:
         self._started_at = time.monotonic()
 
     def watch(self) -> None:
-        """Start the program again if it has died, later the more often it dies."""
+        """Start the program again if it was started and has died, later the more often it dies."""
+        if not self._wanted:
+            return
         now = time.monotonic()
         if self._process is None:
             if now >= self._start_at:
@@ -83,6 +87,7 @@ class Child:
 
     def ask_to_end(self) -> None:
         """SIGTERM, without waiting for what comes of it."""
+        self._wanted = False
         if self._process is not None:
             self._process.terminate()
 

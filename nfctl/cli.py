@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 import yaml
@@ -52,6 +53,17 @@ def commands(context: click.Context, url: str | None, token: str | None, as_json
     context.obj = Session(settings, client, as_json)
 
 
+def _json_asked(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.obj.as_json = True
+
+
+# Where people look for it: after the command too.
+json_option = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_json_asked, help="Answer in JSON, for scripts."
+)
+
+
 class Session:
     """What a command works with."""
 
@@ -96,7 +108,8 @@ def up(session: Session, demo: bool) -> None:
 @click.option("--revision", "-r", help="Branch, tag or commit.")
 @click.option("--profile", help="Configuration profiles, with commas between.")
 @click.option("--when-busy", type=click.Choice(["attach", "queue", "reject"]), default="queue", show_default=True)
-@click.option("--follow", is_flag=True, help="Print its log until it ends, and exit with its code.")
+@click.option("--follow", "-f", is_flag=True, help="Print its log until it ends, and exit with its code.")
+@json_option
 @click.pass_obj
 def run(
     session: Session,
@@ -110,7 +123,7 @@ def run(
 ) -> None:
     """Run PIPELINE: a path, a name in the catalog, owner/repository, or a Git URL."""
     request: dict[str, Any] = {
-        "pipeline": str(Path(pipeline).absolute()) if Path(pipeline).exists() else pipeline,
+        "pipeline": _named(pipeline, session.client.url),
         "parameters": _parameters(params, params_file),
         "when_busy": when_busy,
         "triggered_by": "nfctl",
@@ -119,13 +132,40 @@ def run(
     _submit(session, request, follow)
 
 
+def _named(pipeline: str, url: str) -> str:
+    """The pipeline as the service can find it: what lies on this machine by its absolute path."""
+    if not pipeline:
+        raise click.BadParameter("PIPELINE is empty.")
+    path = Path(pipeline).expanduser()
+    if path.exists():
+        return str(path.absolute())
+    if pipeline.startswith(("/", "./", "../", "~")) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
+        raise click.BadParameter(f"{path.absolute()} does not exist.")
+    return pipeline
+
+
+class _YamlLoader(yaml.SafeLoader):
+    """YAML as JSON knows it: a date stays the text that it is."""
+
+
+_YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _parameters(params: tuple[str, ...], params_file: Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if params_file is not None:
         try:
-            loaded = yaml.safe_load(params_file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"{params_file} is neither JSON nor YAML: {error}") from error
+            loaded = yaml.load(params_file.read_text(encoding="utf-8"), _YamlLoader)  # noqa: S506 - a SafeLoader
+            json.dumps(loaded, allow_nan=False)
+        except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+            raise click.BadParameter(f"{params_file} cannot be sent as JSON: {error}") from error
         if not isinstance(loaded, dict):
             raise click.BadParameter(f"{params_file} must hold an object of parameters.")
         values |= loaded
@@ -134,7 +174,7 @@ def _parameters(params: tuple[str, ...], params_file: Path | None) -> dict[str, 
         if not equals or not key:
             raise click.BadParameter(f"{param!r} is not KEY=VALUE.")
         try:
-            values[key] = json.loads(text)
+            values[key] = json.loads(text, parse_constant=_no_constant)
         except ValueError:
             values[key] = text
     return values
@@ -145,21 +185,22 @@ def _submit(session: Session, request: dict[str, Any], follow: bool) -> None:
     if session.as_json and not follow:
         click.echo(json.dumps(answer))
     elif not session.as_json:
-        click.echo(_submitted(answer))
+        click.echo(_submitted(answer, watched=follow))
     if follow:
         sys.exit(follow_run(session.client, answer["run_id"], as_json=session.as_json))
 
 
-def _submitted(answer: dict[str, Any]) -> str:
+def _submitted(answer: dict[str, Any], *, watched: bool) -> str:
     if answer["attached"]:
         return f"Run {answer['run_id']} is active; attached to it instead."
-    if answer.get("queue_position"):
-        return f"Run {answer['run_id']} waits at place {answer['queue_position']} of the queue."
-    return f"Run {answer['run_id']} is {answer['status']}. Watch it with: nfctl logs {answer['run_id']} --follow"
+    place = f" at place {answer['queue_position']}" if answer.get("queue_position") else ""
+    watch = "" if watched else f" Watch it with: nfctl logs {answer['run_id']} --follow"
+    return f"Run {answer['run_id']} is {answer['status']}{place}.{watch}"
 
 
 @commands.command()
 @click.argument("run_id", required=False)
+@json_option
 @click.pass_obj
 def status(session: Session, run_id: str | None) -> None:
     """Show the active run, or the last one, or RUN_ID."""
@@ -177,7 +218,8 @@ def status(session: Session, run_id: str | None) -> None:
 
 @commands.command()
 @click.argument("run_id", required=False)
-@click.option("--follow", is_flag=True, help="Go on until the run ends, and exit with its code.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends, and exit with its code.")
+@json_option
 @click.pass_obj
 def logs(session: Session, run_id: str | None, follow: bool) -> None:
     """Print the log of RUN_ID, or of the active or last run."""
@@ -190,6 +232,7 @@ def logs(session: Session, run_id: str | None, follow: bool) -> None:
 
 @commands.command()
 @click.argument("run_id", required=False)
+@json_option
 @click.pass_obj
 def cancel(session: Session, run_id: str | None) -> None:
     """Cancel RUN_ID, or the active run."""
@@ -200,18 +243,23 @@ def cancel(session: Session, run_id: str | None) -> None:
 @commands.command()
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 @click.option("--status", "wanted", help="Only runs of this status.")
+@json_option
 @click.pass_obj
 def history(session: Session, limit: int, wanted: str | None) -> None:
     """List runs, newest first."""
     query = {"limit": limit} | ({"status": wanted} if wanted else {})
     answer = session.client.call("GET", "/history", params=query)
-    rows = [row | {"took": show.seconds(row["duration_seconds"])} for row in answer]
+    rows = [
+        row | {"took": show.seconds(row["duration_seconds"]), "message": " ".join((row["message"] or "").split())}
+        for row in answer
+    ]
     columns = [("run_id", "RUN"), ("status", "STATUS"), ("pipeline", "PIPELINE"), ("started_at", "STARTED")]
     session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("message", "MESSAGE")]))
 
 
 @commands.command()
 @click.argument("run_id", required=False)
+@json_option
 @click.pass_obj
 def tasks(session: Session, run_id: str | None) -> None:
     """List the Nextflow tasks of RUN_ID, or of the active or last run."""
@@ -236,7 +284,8 @@ def tasks(session: Session, run_id: str | None) -> None:
 
 @commands.command()
 @click.argument("run_id")
-@click.option("--follow", is_flag=True, help="Print its log until it ends, and exit with its code.")
+@click.option("--follow", "-f", is_flag=True, help="Print its log until it ends, and exit with its code.")
+@json_option
 @click.pass_obj
 def resume(session: Session, run_id: str, follow: bool) -> None:
     """Run RUN_ID again without the tasks that are done."""

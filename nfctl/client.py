@@ -83,6 +83,9 @@ class Client:
             return response
         if response.status_code == 503:
             raise Unreachable(_detail(response))
+        if response.status_code == 401:
+            given = "The token that was given is not one of its own. " if self._headers else ""
+            raise Refused(f"The service at {self.url} wants a token. {given}Set NFCTL_TOKEN, or use --token.")
         raise Refused(_detail(response))
 
 
@@ -91,4 +94,4 @@ def _detail(response: httpx.Response) -> str:
         problem = response.json()
         return str(problem.get("detail") or problem.get("title"))
     except (ValueError, AttributeError):
-        return f"HTTP {response.status_code}"
+        return f"What answers at {response.url.host}:{response.url.port} is no Nextflow Controller."

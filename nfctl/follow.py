@@ -8,9 +8,19 @@ import click
 from nfctl import show
 from nfctl.client import Client
 
+_INTERRUPTED = 130
+
 
 def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
-    """Print a run's log and progress as they come, to its end; returns its exit code."""
+    """Print a run's log and progress as they come, to its end; returns its exit code, 130 after Ctrl-C."""
+    try:
+        return _follow(client, run_id, as_json)
+    except KeyboardInterrupt:
+        click.echo(f"\nNo longer following; run {run_id} goes on. See `nfctl status`, or end it with `nfctl cancel`.")
+        return _INTERRUPTED
+
+
+def _follow(client: Client, run_id: str, as_json: bool) -> int:
     shown: tuple[Any, ...] = ()
     for frame in client.follow(run_id):
         if as_json:
@@ -23,7 +33,7 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
             case "log":
                 for line in data["lines"]:
                     click.echo(line["message"])
-            case "progress":
+            case "progress" if data["processes"]:
                 counts = tuple(
                     process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"]
                 )
@@ -31,7 +41,7 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
                     shown = (data["percent"], counts)
                     click.echo(show.coloured(show.progress_line(data), "running"))
             case "error":
-                if data.get("hint"):
+                if data.get("hint") and data["level"] == "error":
                     click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
             case "status" if frame["id"] is not None and data["status"] in (
                 "queued",
@@ -46,8 +56,8 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
 
 
 def _show_end(data: dict[str, Any]) -> None:
-    took = show.seconds(data["duration_seconds"])
-    text = f"{data['run']['run_id']} {data['status']} after {took}: {data['run']['message']}"
+    took = "" if data["duration_seconds"] is None else f" after {show.seconds(data['duration_seconds'])}"
+    text = f"{data['run']['run_id']} {data['status']}{took}: {data['run']['message']}"
     click.echo(show.coloured(text, data["status"]))
 
 

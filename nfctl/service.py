@@ -46,6 +46,7 @@ class LocalService:
         self._say = say
         self._stop_wanted = False
         self.url = local_url(settings)
+        self._private_redis = found.redis is not None
         redis_url, redis = settings.redis_url, []
         if found.redis is not None:
             redis_url, program = _private_redis(settings.data_dir, found.redis)
@@ -53,6 +54,12 @@ class LocalService:
         self._redis_url = redis_url
         programs = _programs(settings, redis_url, found.nextflow)
         self._children = redis + [Child(program, say) for program in programs]
+
+    @property
+    def names(self) -> str:
+        """The programs of the service, in words."""
+        *most, last = [child.program.name for child in self._children]
+        return f"{', '.join(most)} and {last}"
 
     def stop_when_told(self) -> None:
         """From now on SIGINT and SIGTERM end the service in order."""
@@ -66,11 +73,11 @@ class LocalService:
 
     def start(self) -> None:
         """Start all and wait until the service is healthy. Raises CannotServe."""
-        self._check_ports()
         _allow_many_files()
         first, *others = self._children
         first.start()
-        self._wait("Redis", self._redis_answers)
+        if self._private_redis:
+            self._wait("Redis", self._redis_answers)
         for child in others:
             child.start()
         self._wait("the service", self._healthy)
@@ -98,7 +105,8 @@ class LocalService:
     def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         deadline, tell_at = time.monotonic() + _HEALTHY_SECONDS, time.monotonic() + 5
         while not self._stop_wanted and not ready():
-            if time.monotonic() > deadline:
+            # A Redis that is not ours may be away for as long as it likes; the service says so and heals.
+            if time.monotonic() > deadline and (self._private_redis or self._redis_answers()):
                 raise CannotServe(
                     f"{what} is not ready after {_HEALTHY_SECONDS:.0f} s. See the logs in "
                     f"{self._settings.data_dir / 'logs'}."
@@ -120,7 +128,10 @@ class LocalService:
         except httpx.HTTPError:
             return False
 
-    def _check_ports(self) -> None:
+    def check(self) -> None:
+        """Look for what would keep the service from starting. Raises CannotServe."""
+        if not self._settings.pipelines_dir.is_dir():
+            self._say(f"PIPELINES_DIR={self._settings.pipelines_dir} is no directory: there is no catalog.")
         _check_port(self._settings.host, self._settings.port, "PORT")
         if self._settings.flower_port:
             _check_port("127.0.0.1", self._settings.flower_port, "FLOWER_PORT")

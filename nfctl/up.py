@@ -22,15 +22,18 @@ def serve(settings: Settings, *, demo: bool) -> int:
     with only_one(settings.data_dir):
         found = find_programs(settings, click.echo)
         service = LocalService(settings, found, click.echo)
+        service.check()
         client = Client(service.url, next(iter(settings.auth_tokens), None))
         service.stop_when_told()
         code = 0
         try:
-            click.echo("Starting Redis, worker, reconciler, web and Flower …")
+            click.echo(f"Starting {service.names} …")
             service.start()
             if not service.told_to_stop:
                 _welcome(settings, service)
                 code = _demo(settings, client, service) if demo else 0
+            if demo and sys.stdout.isatty():
+                click.echo(f"\nThe service goes on at {service.url}/. Ctrl-C stops it.")
             if not demo or sys.stdout.isatty():
                 service.watch()
         finally:

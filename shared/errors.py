@@ -62,7 +62,10 @@ class Busy(RunRefused):
     """Run {active} is active."""
 
     def __init__(self, active: str) -> None:
-        super().__init__(f"Run {active} is active. Wait for its end, or send when_busy=queue or attach.")
+        super().__init__(
+            f"Run {active} is active. Wait for its end, "
+            "or ask to wait in the queue (when_busy=queue) or to join it (attach)."
+        )
         self.active = active
 
 

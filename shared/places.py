@@ -12,11 +12,6 @@ class RunPlaces:
     launch: Path
 
     @property
-    def log(self) -> Path:
-        """All that the run printed, stamped, in the format of container logs."""
-        return self.directory / "log"
-
-    @property
     def reports(self) -> Path:
         """Nextflow's own reports of the run."""
         return self.directory / "reports"

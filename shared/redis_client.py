@@ -17,7 +17,7 @@ from shared.errors import StoreAway
 # A command is tried once more at once: after a restart of Redis the pool holds dead connections.
 # Not more often, and never with a pause, because the caller knows better how patient to be.
 _RETRY = Retry(NoBackoff(), 1)
-_AWAY = re.compile(r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOAUTH|WRONGPASS) ")
+_AWAY = re.compile(r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOAUTH|WRONGPASS|BUSY) ")
 # redis-py types every reply as one that may have to be awaited; ours never has.
 Client = Any
 _LUA = Path(__file__).parent / "lua"

@@ -198,6 +198,8 @@ def _read(item: "Field[Any]", environment: Mapping[str, str]) -> Any:
 
 
 def _check_together(settings: Settings) -> None:
+    if settings.flower_port == settings.port:
+        raise BadSetting("FLOWER_PORT", str(settings.flower_port), "takes another port than PORT, or 0")
     if not settings.on_loopback and not settings.auth_tokens:
         raise BadSetting(
             "HOST",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -34,11 +34,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What became of a submission: `started`, `queued` (at `position`, from 1) or `attached` to another run."""
+    """What became of a submission: `started`, `queued` (at `position`, from 1) or `attached` to another run.
+
+    `replayed` when it is the earlier answer to the same Idempotency-Key.
+    """
 
     outcome: Literal["started", "queued", "attached"]
     run_id: str
     position: int | None
+    replayed: bool = field(default=False, compare=False)
 
 
 class Store:
@@ -73,7 +77,7 @@ class Store:
         digest = hashlib.sha256((idempotency_key or "").encode()).hexdigest()
         fingerprint = hashlib.sha256(request).hexdigest() if idempotency_key else ""
         with store_errors():
-            outcome, run_id, position = self._submit(
+            outcome, run_id, position, *replayed = self._submit(
                 keys=[
                     keys.ACTIVE,
                     keys.QUEUE,
@@ -96,7 +100,7 @@ class Store:
                     keys.run(""),
                 ],
             )
-        return _submission(outcome.decode(), run_id.decode(), int(position))
+        return _submission(outcome.decode(), run_id.decode(), int(position), replayed=replayed == [1])
 
     def move(
         self,
@@ -138,8 +142,12 @@ class Store:
         exit_code: int | None = None,
         progress: Mapping[str, Any] | None = None,
         fence: int | None = None,
+        at: datetime | None = None,
     ) -> Run:
-        """End a run: final status, last progress and its one `complete`, and the slot is free. Again: no change."""
+        """End a run: final status, last progress and its one `complete`, and the slot is free. Again: no change.
+
+        `at` is when it ended, if that is not now.
+        """
 
         def change(run: Run) -> Run | None:
             if run.status.final:
@@ -149,13 +157,14 @@ class Store:
                 run = run.moved(RunStatus.RUNNING, times.now())
             if run.status in (RunStatus.STARTING, RunStatus.RUNNING) and status is RunStatus.CANCELLED:
                 run = run.moved(RunStatus.CANCELLING, times.now())
-            return run.moved(status, times.now(), message=message, exit_code=exit_code)
+            ended_at = max(at or times.now(), run.started_at or run.queued_at)
+            return run.moved(status, ended_at, message=message, exit_code=exit_code)
 
         def tell(run: Run) -> list[Event]:
-            at = run.finished_at or times.now()
-            told = [events.progress(run_id, progress, at)] if progress is not None else []
+            now = times.now()
+            told = [events.progress(run_id, progress, now)] if progress is not None else []
             percent = int(progress["percent"]) if progress is not None else None
-            return [*told, events.status(run, at, percent), events.complete(run, at)]
+            return [*told, events.status(run, now, percent), events.complete(run, now)]
 
         return self.move(run_id, change, tell=tell, slot="release", fence=fence, progress=progress)
 
@@ -370,10 +379,10 @@ def _kept(fields: Sequence[bytes | None]) -> Kept | None:
     )
 
 
-def _submission(outcome: str, run_id: str, position: int) -> Submission:
+def _submission(outcome: str, run_id: str, position: int, *, replayed: bool) -> Submission:
     match outcome:
         case "started" | "queued" | "attached":
-            return Submission(outcome, run_id, position or None)
+            return Submission(outcome, run_id, position or None, replayed)
         case "busy":
             raise Busy(run_id)
         case "full":

@@ -79,14 +79,17 @@ class Access:
         origin = request.headers.get("Origin")
         return origin is None or origin in self._origins or origin.partition("://")[2] == request.host
 
+    def known_token(self) -> bytes | None:
+        """The digest of the request's token, if it is one of ours."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = _digest(token.strip())
+        known = any(hmac.compare_digest(given, digest) for digest in self._digests)
+        return given if scheme.lower() == "bearer" and known else None
+
     def is_known(self) -> bool:
         """A right token, or on the stream an unused ticket; anyone when no tokens are set. Raises StoreAway."""
-        if not self._digests:
+        if not self._digests or self.known_token():
             return True
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token:
-            given = _digest(token.strip())
-            return any(hmac.compare_digest(given, known) for known in self._digests)
         ticket = request.args.get("ticket") if request.path == STREAM else None
         return bool(ticket) and use_ticket(self._service, ticket or "")
 
@@ -108,11 +111,11 @@ def use_ticket(service: Service, ticket: str) -> bool:
 def client_name(service: Service) -> Callable[[], str]:
     """Tells clients apart for the rate limit: by token where there are tokens, else by address."""
 
+    access = Access(service)
+
     def name() -> str:
-        authorization = request.headers.get("Authorization", "")
-        if service.settings.auth_tokens and authorization:
-            return hashlib.sha256(authorization.encode()).hexdigest()[:16]
-        return request.remote_addr or "unknown"
+        known = access.known_token()
+        return known.hex()[:16] if known else request.remote_addr or "unknown"
 
     return name
 

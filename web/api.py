@@ -62,7 +62,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         wanted, body = parse_body(schemas.RunRequest)
         made = make_run(store, wanted, times.now())
         taken = store.submit(made, wanted.when_busy, key, body)
-        if taken.outcome == "started":
+        if taken.outcome == "started" and not taken.replayed:
             _poke(service, taken.run_id)
         run = store.get(taken.run_id).run
         attached = taken.outcome == "attached"
@@ -73,6 +73,8 @@ def api(service: Service, hub: Hub) -> Blueprint:
             "job_name": run.job_name,
             "websocket_url": stream_url(run.run_id),
         }
+        if attached:
+            answer["detail"] = f"Run {run.run_id} is active, so yours was not taken in. Send when_busy=queue to wait."
         if taken.position is not None:
             answer["queue_position"] = taken.position
         return json(answer, 200 if attached else 202)
@@ -98,7 +100,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
         if run_id is None:
             return json({"run_id": None, "status": None, "cancelled": False, "detail": "No run is active."})
         run, cancelled = store.cancel(run_id)
-        detail = (run.message or "Cancelled.") if cancelled else f"The run has already {run.status}."
+        detail = (run.message or "Cancelled.") if cancelled else f"The run has already ended: {run.status}."
         return json({"run_id": run_id, "status": run.status.value, "cancelled": cancelled, "detail": detail})
 
     @door.get("/history")

@@ -28,8 +28,9 @@ def create_app(settings: Settings) -> Flask:
     app.config["SOCK_SERVER_OPTIONS"] = {"max_message_size": MAX_MESSAGE_BYTES, "ping_interval": PING_SECONDS}
     app.extensions["hub"] = hub
     map_errors(app)
-    guard(app, service)
+    # Counted before they are refused, or tokens could be guessed without end.
     limiter = limit_requests(app, service)
+    guard(app, service)
     app.register_blueprint(api(service, hub))
     for door in (sockets(service, hub), health(service, hub), pages(), documentation()):
         _exempt(limiter, app, door)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,8 @@ def list_artifacts(run_id: str, places: RunPlaces) -> dict[str, Any]:
         for path in _files(root, allowed):
             name = path.relative_to(root).as_posix()
             url = f"{API}/runs/{run_id}/artifacts/{kind}/{quote(name)}"
-            found.append({"name": name, "kind": kind, "size": path.stat().st_size, "url": url})
+            with suppress(FileNotFoundError):  # it went just now
+                found.append({"name": name, "kind": kind, "size": path.stat().st_size, "url": url})
             if len(found) > MOST:
                 return {"run_id": run_id, "artifacts": found[:MOST], "truncated": True}
     return {"run_id": run_id, "artifacts": found, "truncated": False}

@@ -25,6 +25,7 @@ from web.status import queue
 
 KEEP_ALIVE_SECONDS = 25.0
 _PAGE = 50
+_CATCH_UP_BYTES = 131_072
 _PULSE_SECONDS = 0.5
 _REREAD_SECONDS = 1.0
 _STATUS = b'"type":"status"'
@@ -89,9 +90,12 @@ class Hub:
         `begun` is a run that is known to have begun; it may have ended at once.
         """
         with self._switching:
-            active = self._store.active_id() or begun or self.current or self._store.latest_id()
+            active = self._store.active_id() or begun or self._kept_current() or self._store.latest_id()
             if active is not None and active != self.current:
                 self._switch(active)
+
+    def _kept_current(self) -> str | None:
+        return self.current if self.current and self._feed.last_id(self.current) else None
 
     def remove(self, viewer: Viewer) -> None:
         """Forget a viewer; again: no change."""
@@ -114,6 +118,9 @@ class Hub:
             try:
                 current = self.current  # seen before reading: a run that is left has told all by now
                 last_id = self._write_kept(viewer)
+                if viewer not in self._viewers:
+                    return
+                viewer.outbox.flush()
                 if self._join(viewer, last_id, current):
                     return
             except StoreAway:
@@ -133,11 +140,10 @@ class Hub:
         return last_id
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
-        frames = b"".join(text_frame(frame) for _, frame in page)
-        while not viewer.outbox.offer(frames):
-            viewer.outbox.flush()
-        viewer.outbox.flush()
-        viewer.cursor = page[-1][0]
+        for number, frame in page:
+            while not viewer.outbox.offer(text_frame(frame), most=_CATCH_UP_BYTES):
+                viewer.outbox.flush()
+            viewer.cursor = number
 
     def _join(self, viewer: Viewer, last_id: int, current: str | None) -> bool:
         """Make a viewer live if it has all that the live ones of its run have; it has all up to `last_id`."""

@@ -2,11 +2,13 @@
 
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask, Response
 from flask_limiter import Limiter
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from shared import keys
@@ -32,17 +34,24 @@ def limit_requests(app: Flask, service: Service) -> Limiter:
 
     @app.after_request
     def _tell(response: Response) -> Response:
-        current = limiter.current_limit
-        if current is not None:
-            seconds = str(max(0, math.ceil(current.reset_at - time.time())))
-            response.headers["RateLimit-Limit"] = str(current.limit.amount)
-            response.headers["RateLimit-Remaining"] = str(max(0, current.remaining))
-            response.headers["RateLimit-Reset"] = seconds
-            if response.status_code == 429:
-                response.headers["Retry-After"] = seconds
+        # These figures are asked of Redis: without them the answer is as good.
+        with suppress(RedisError, OSError):
+            _say_what_is_left(response, limiter)
         return response
 
     return limiter
+
+
+def _say_what_is_left(response: Response, limiter: Limiter) -> None:
+    current = limiter.current_limit
+    if current is None:
+        return
+    seconds = str(max(0, math.ceil(current.reset_at - time.time())))
+    response.headers["RateLimit-Limit"] = str(current.limit.amount)
+    response.headers["RateLimit-Remaining"] = str(max(0, current.remaining))
+    response.headers["RateLimit-Reset"] = seconds
+    if response.status_code == 429:
+        response.headers["Retry-After"] = seconds
 
 
 def _storage_uri(redis_url: str) -> str:

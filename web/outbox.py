@@ -53,18 +53,22 @@ class Outbox:
         with self._lock:
             if self._ended:
                 raise BrokenPipeError
+            if len(self._pending) + len(data) > 2 * PENDING_BYTES:  # a client that pings and reads nothing
+                raise BrokenPipeError
             self._write(data)
         return len(data)
 
-    def offer(self, frame: bytes) -> bool:
+    def offer(self, frame: bytes, most: int = PENDING_BYTES) -> bool:
         """Write a frame now or keep it for later; False, and nothing taken, when too much is pending.
+
+        A frame of any size is taken when nothing is pending.
 
         Raises OSError once frames are stopped or the client is gone.
         """
         with self._lock:
             if self._stopped or self._ended:
                 raise BrokenPipeError
-            if self._pending and len(self._pending) + len(frame) > PENDING_BYTES:
+            if self._pending and len(self._pending) + len(frame) > most:
                 return False
             self._write(frame)
             return True

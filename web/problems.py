@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, TooManyRequests
+from werkzeug.routing import WebsocketMismatch
 
 from shared.errors import Busy, Conflict, KeyReused, QueueFull, RunNotFound, StoreAway
 from web.schemas import InvalidRequest
@@ -35,7 +36,7 @@ def map_errors(app: Flask) -> None:
     def _invalid(error: InvalidRequest) -> Response:
         first = error.errors[0]
         place = ".".join(str(part) for part in first["loc"]) or "The request"
-        return problem(422, f"{place}: {first['msg']}.", errors=error.errors)
+        return problem(422, f"{place}: {first['msg'].rstrip('.')}.", errors=error.errors)
 
     @app.errorhandler(RunNotFound)
     def _not_found(error: RunNotFound) -> Response:
@@ -58,6 +59,10 @@ def map_errors(app: Flask) -> None:
     def _away(error: StoreAway) -> Response:
         _log.warning("%s", error, extra={"action": "store.away"})
         return problem(503, f"{error} What runs goes on; try again in a few seconds.", retry)
+
+    @app.errorhandler(WebsocketMismatch)
+    def _no_upgrade(_error: WebsocketMismatch) -> Response:
+        return problem(400, "This is a WebSocket: connect to it with ws:// or wss://.")
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:

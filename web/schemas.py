@@ -1,17 +1,19 @@
 """Shapes of requests and answers; the OpenAPI document is made from them."""
 
+import math
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-import orjson
 from flask import request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from pydantic_core import from_json
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from shared.runs import RunStatus
 
 MAX_BODY_BYTES = 524_288
 _MAX_DEPTH = 32
+_CREDENTIALS = re.compile(r"://[^/]*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,9 +28,15 @@ class InvalidRequest(Exception):
 
 
 def _word(text: str) -> str:
-    if text.startswith("-"):
-        raise ValueError("must not start with '-', which would make it an option")
+    if text.startswith(("-", "@")):
+        raise ValueError("must not start with '-' or '@', which would make it an option")
     return _line(text)
+
+
+def _pipeline(text: str) -> str:
+    if _CREDENTIALS.search(text):
+        raise ValueError("must not hold a password: put it into Nextflow's scm file on the worker's machine")
+    return _word(text)
 
 
 def _line(text: str) -> str:
@@ -56,6 +64,10 @@ def _values(parameters: dict[str, Any]) -> dict[str, Any]:
 def _check_values(value: Any, depth: int) -> None:
     if depth == 0:
         raise ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"holds {value}, which is beyond 64 bits; send it as text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that is too large; send it as text")
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -74,7 +86,7 @@ class _Strict(BaseModel):
 class RunRequest(_Strict):
     """What to run, and how."""
 
-    pipeline: Annotated[Word, Field(min_length=1, max_length=1024)] | None = Field(
+    pipeline: Annotated[str, AfterValidator(_pipeline), Field(min_length=1, max_length=1024)] | None = Field(
         None,
         description="A path, a directory of PIPELINES_DIR, `owner/repository`, or a Git URL. "
         "May be left out when `resume` names a run.",
@@ -187,6 +199,7 @@ class RunAccepted(BaseModel):
     job_name: str
     websocket_url: str
     queue_position: int | None = None
+    detail: str | None = None
 
 
 class ProcessCounts(BaseModel):
@@ -391,9 +404,11 @@ def parse_body(model: type[Model]) -> tuple[Model, bytes]:
     if not request.is_json:
         raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
     body = request.get_data()
+    if len(body) >= MAX_BODY_BYTES:  # sent without a length, it is cut there
+        raise RequestEntityTooLarge
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
         raise BadRequest(f"The body is not JSON: {error}") from error
     return _validated(model, value), body
 

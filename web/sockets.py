@@ -1,6 +1,7 @@
 """The WebSocket door: `/api/v1/pipeline/stream`. All refusals happen before the upgrade but one."""
 
 import logging
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -9,10 +10,11 @@ from flask import Blueprint, request
 from flask_sock import Sock
 from pydantic import BaseModel, ConfigDict, Field
 from simple_websocket import ConnectionClosed, Server
+from werkzeug.exceptions import BadRequest
 from wsproto.frame_protocol import CloseReason
 
 from shared import events, times
-from shared.errors import StoreAway
+from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
 from web.hub import Hub, Viewer
 from web.outbox import Outbox, Stalled, text_frame
@@ -23,6 +25,7 @@ from web.wiring import Service
 # What a client may say: the service listens for nothing, so anything large or frequent is a mistake or worse.
 MAX_MESSAGE_BYTES = 4_096
 _MESSAGES_A_MINUTE = 120
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 PING_SECONDS = 25
 _log = logging.getLogger(__name__)
 
@@ -50,6 +53,10 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
     def _check_before_the_upgrade() -> None:
         # A frame is encoded once for all viewers, which compression of each connection would undo.
         request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        if request.headers.get("Sec-WebSocket-Version") != "13" or not _KEY.fullmatch(
+            request.headers.get("Sec-WebSocket-Key", "")
+        ):
+            raise BadRequest("This is no handshake of WebSocket version 13 (RFC 6455).")
         query = parse_query(StreamQuery)
         if query.run_id is not None:
             service.store.get(query.run_id)
@@ -83,7 +90,11 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
 def _serve(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> None:
     query = parse_query(StreamQuery)
     run_id = query.run_id or hub.current
-    shown = snapshot(service, run_id, connected_clients=hub.presence.total)
+    try:
+        shown = snapshot(service, run_id, connected_clients=hub.presence.total)
+    except RunNotFound:  # its time ended just now
+        run_id = None
+        shown = snapshot(service, None, connected_clients=hub.presence.total)
     cursor = shown["last_id"] if query.since is None else query.since
     if query.run_id is None and cursor > shown["last_id"]:
         cursor = 0  # an id of an earlier run: all of this one is new to the client

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from shared.runs import Run
@@ -36,6 +37,7 @@ class Outcome:
     cancelled: bool = False
     killed: bool = False
     reason: str | None = None
+    finished_at: datetime | None = None
 
 
 class Cluster(Protocol):

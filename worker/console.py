@@ -98,6 +98,8 @@ class BlockStart:
 
 Meaning = Text | Submitted | Cached | Note | Row | Executor | Trace | TraceHead | BlockStart
 _PLAIN = Text()
+# Nothing that Nextflow itself says is longer, and some patterns take their time with what is.
+_LONGEST = 1_000
 
 
 def plain(line: str) -> str:
@@ -110,6 +112,8 @@ def read(line: str) -> Meaning:
     """What a plain line says."""
     if "\t" in line:
         return _tabbed(line)
+    if len(line) > _LONGEST:
+        return _PLAIN
     if line.startswith("["):
         return _bracketed(line)
     if line.startswith(("ERROR", "WARN")):

@@ -41,15 +41,20 @@ _HINTS = [
         r"Unable to acquire lock on session",
         "Another Nextflow works in the same session: wait for its end, or cancel it.",
     ),
+    (
+        r"Cause: [\w.-]+\.\w+$|Unable to (resolve|connect)|Connection (refused|timed out)",
+        "The worker's machine could not reach that host: check its way to the internet, or use a local path.",
+    ),
     (r"No space left on device", "A disk is full: free some space, then resume."),
     (
         r"Access to undefined parameter|Missing .*parameter|No value specified for",
         "Give the parameter a value.",
     ),
 ]
+_LONGEST = 8_000
 _COMPILED = [(re.compile(pattern, re.IGNORECASE), hint) for pattern, hint in _HINTS]
 
 
 def hint_for(text: str) -> str | None:
     """A sentence that helps with this error, if one is known."""
-    return next((hint for pattern, hint in _COMPILED if pattern.search(text)), None)
+    return next((hint for pattern, hint in _COMPILED if pattern.search(text[:_LONGEST])), None)

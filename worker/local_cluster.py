@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared import lifetime
+from shared import lifetime, times
 from shared.errors import CannotStart
 from shared.places import RunPlaces, run_places
 from shared.runs import Run
@@ -43,10 +43,14 @@ class LocalCluster:
             return
         nextflow = self._nextflow()
         self._prepare(run, places, nextflow)
-        self._launch_shim(places.directory)
+        try:
+            self._launch_shim(places.directory)
+        except OSError as error:
+            raise CannotStart(f"The run cannot be started in {places.directory}: {error.strerror}.") from error
         deadline = time.monotonic() + _START_SECONDS
         while not _begun(places):
             if time.monotonic() > deadline:
+                _leave_word(places.directory)  # a shim that comes too late must not start anything
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
                 raise CannotStart(f"The run could not be started in {places.directory}: {said or 'no answer'}.")
             time.sleep(0.01)
@@ -80,13 +84,12 @@ class LocalCluster:
             cancelled=said.get("cancelled", False),
             killed=said.get("killed", False),
             reason=said.get("reason"),
+            finished_at=times.from_text(said["finished_at"]) if "finished_at" in said else None,
         )
 
     def cancel(self, run: Run) -> None:
         """Leave word for the shim, which looks five times a second."""
-        directory = self._places(run).directory
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "cancel").touch()
+        _leave_word(self._places(run).directory)
 
     def check(self) -> str:
         """Whether Nextflow is there and the data directory can be written."""
@@ -212,6 +215,13 @@ def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
         stream.decode(errors="replace"),
         b"".join(parts).decode(errors="replace"),
     )
+
+
+def _leave_word(directory: Path) -> None:
+    # On a full disk it cannot be left now; whoever wants it left asks again.
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / "cancel").touch()
 
 
 def _begun(places: RunPlaces) -> bool:

@@ -9,6 +9,8 @@ from shared import times
 from worker.console import Cached, Executor, Meaning, Note, Row, Submitted, Trace, process_of, tag_of
 
 _JUST_ENDED = 64
+_MOST_PROCESSES = 1_000
+_OTHERS = "(others)"
 
 
 @dataclass(slots=True)
@@ -103,6 +105,8 @@ class Progress:
         }
 
     def _of(self, process: str) -> Counts:
+        if process not in self.processes and len(self.processes) >= _MOST_PROCESSES:
+            process = _OTHERS
         return self.processes.setdefault(process, Counts())
 
     def _submitted(self, said: Submitted, at: str) -> tuple[int, dict[str, Any]] | None:
@@ -123,7 +127,7 @@ class Progress:
             "tag": tag_of(said.name),
             "status": "SUBMITTED",
             "exit": None,
-            "attempt": 2 if said.again else 1,
+            "attempt": None if said.again else 1,
             "submit": at,
         }
 

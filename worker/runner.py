@@ -23,6 +23,7 @@ from worker.scribe import Scribe
 _RENEW_SECONDS = 0.5
 _AWAY_SECONDS = 0.5
 _PATIENCE = 3
+_MESSAGE_LENGTH = 2_000
 _log = logging.getLogger(__name__)
 
 
@@ -164,6 +165,7 @@ class Supervisor:
             verdict,
             message=message,
             exit_code=outcome.code,
+            at=outcome.finished_at,
             progress=scribe.progress.data(),
             fence=self._fence,
         )
@@ -202,7 +204,8 @@ def judge(status: RunStatus, outcome: Outcome, scribe: Scribe) -> tuple[RunStatu
         return RunStatus.FAILED, outcome.reason or "Nobody saw how the run ended."
     if outcome.code > 128:
         return RunStatus.FAILED, _signalled(outcome.code, said)
-    return RunStatus.FAILED, said or f"Nextflow ended with exit code {outcome.code} and said nothing."
+    silent = f"Nextflow ended with exit code {outcome.code} and said nothing."
+    return RunStatus.FAILED, said[:_MESSAGE_LENGTH] if said else silent
 
 
 def _success(scribe: Scribe) -> str:
@@ -228,4 +231,4 @@ def _signalled(code: int, said: str | None) -> str:
     text = f"Nextflow was ended by {names.get(code, f'signal {code - 128}')} from outside (exit code {code})."
     if code == 137:
         text += " If the machine ran out of memory, give it more or run fewer tasks at once."
-    return text + " Resume the run to go on." + (f" Its last words: {said}" if said else "")
+    return text + " Resume the run to go on." + (f" Its last words: {said[:_MESSAGE_LENGTH]}" if said else "")

@@ -18,12 +18,14 @@ from worker.progress import Progress
 
 CONTAINER = "nextflow"
 PROGRESS_SECONDS = 0.2
-_QUIET_SECONDS = 0.2
+# After so long without a line, what an error or a warning has said is all of it.
+_QUIET_SECONDS = {"error": 2.0, "warning": 0.2}
 _BLOCK_LINES = 200
 _LINE_LENGTH = 2000
-_WARNINGS = 200
+_WORDS_LENGTH = 500
+_TOLD = 400
 _LAST_WORDS = 12
-_GREETINGS = ("N E X T F L O W", "Launching `", " N E X T F L O W")
+_GREETINGS = ("N E X T F L O W", "Launching `", " N E X T F L O W", "Pulling ", " downloaded from ")
 _ERROR_END = "Check '.nextflow.log' file"
 _TASK = re.compile(r"Error executing process > '(?P<task>.+)'")
 
@@ -35,7 +37,8 @@ class Memory:
     line: int = 0
     block: list[str] = field(default_factory=list)
     block_level: str = ""
-    warnings: int = 0
+    block_left_out: int = 0
+    told: int = 0
     first_error: str | None = None
     last_words: list[str] = field(default_factory=list)
 
@@ -60,7 +63,7 @@ class Scribe:
     @property
     def first_error(self) -> str | None:
         """The first error's cause, else the last words on the console; None when nothing was said."""
-        return self._memory.first_error or "\n".join(self._memory.last_words[-5:]) or None
+        return self._memory.first_error or " ".join(self._memory.last_words[-5:]) or None
 
     def take(self, chunk: Chunk, clock: float) -> Batch | None:
         """The batch to append for a chunk, None if there is nothing to say. `clock` is in seconds, monotonic."""
@@ -69,7 +72,7 @@ class Scribe:
             self._read(record)
         if chunk.records or self._heard_at is None:
             self._heard_at = clock
-        elif clock - self._heard_at >= _QUIET_SECONDS:
+        elif clock - self._heard_at >= _QUIET_SECONDS[self._memory.block_level or "warning"]:
             self._close_block()
         self._flush_lines()
         told = self._progress_due(clock) if clock - self._told_at >= PROGRESS_SECONDS else None
@@ -100,7 +103,7 @@ class Scribe:
         if changed is not None:
             self._tasks[changed[0]] = changed[1]
         if isinstance(meaning, Text) and line.strip() and not line.startswith(_GREETINGS):
-            self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line[:_LINE_LENGTH]]
+            self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line[:_WORDS_LENGTH]]
         if line or not isinstance(meaning, Trace):
             self._log(record, line)
 
@@ -119,27 +122,32 @@ class Scribe:
         if isinstance(meaning, BlockStart):
             memory.block, memory.block_level = [line[:_LINE_LENGTH]], meaning.level
         elif memory.block and not isinstance(meaning, Trace | TraceHead):
-            if len(memory.block) < _BLOCK_LINES:
-                memory.block.append(line[:_LINE_LENGTH])
+            if len(memory.block) == _BLOCK_LINES:  # the beginning and the end of a block say most
+                del memory.block[_BLOCK_LINES // 2]
+                memory.block_left_out += 1
+            memory.block.append(line[:_LINE_LENGTH])
             if memory.block_level == "error" and _ERROR_END in line:
                 self._close_block()
 
     def _close_block(self) -> None:
         block, self._memory.block = self._memory.block, []
+        if self._memory.block_left_out:
+            words = f"(… {self._memory.block_left_out} lines are left out here; the log has them.)"
+            block.insert(_BLOCK_LINES // 2, words)
+            self._memory.block_left_out = 0
         if block:
             self._tell_block(self._memory.block_level, block)
 
     def _tell_block(self, level: str, block: Sequence[str]) -> None:
         self._flush_lines()
         text = "\n".join(block).strip()
-        if level == "warning":
-            self._memory.warnings += 1
-            if self._memory.warnings > _WARNINGS:
-                return
-            if self._memory.warnings == _WARNINGS:
-                text += "\n(Further warnings of this run are in its log only.)"
-        elif self._memory.first_error is None:
+        if level == "error" and self._memory.first_error is None:
             self._memory.first_error = cause(block)
+        self._memory.told += 1
+        if self._memory.told > _TOLD:
+            return
+        if self._memory.told == _TOLD:
+            text += "\n(Further errors and warnings of this run are in its log only.)"
         task = _TASK.search(text)
         self._events.append(
             events.error(

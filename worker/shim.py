@@ -72,7 +72,7 @@ class Shim:
         self._cancelled = False
         self._killed = False
         self._kill_at = float("inf")
-        self._child_pid = 0
+        self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
         """From the start of the child to `exit.json`."""
@@ -90,9 +90,8 @@ class Shim:
         except OSError as error:
             self._end({"code": None, "reason": f"{command['arguments'][0]} cannot be started: {error.strerror}."})
             return
-        self._child_pid = child.pid
+        self._child = child
         code = self._follow(child)
-        self._kill_all()
         self._end({"code": code, "cancelled": self._cancelled, "killed": self._killed, "reason": None})
 
     def _spawn(self, command: dict[str, Any]) -> subprocess.Popen[bytes]:
@@ -119,11 +118,13 @@ class Shim:
             if child.poll() is None:
                 self._mind_end(child)
             elif drained_by == float("inf"):
-                # What the child left behind may hold the pipes open for ever; what is in them comes first.
+                # What the child left behind may hold the pipes open; once it is dead, what is in them can be read.
+                self._kill_all()
                 drained_by = time.monotonic() + _DRAIN_SECONDS
         while child.poll() is None:
             self._mind_end(child)
             time.sleep(_PULSE_SECONDS)
+        self._kill_all()
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, LineSplitter):
                 self._write(key.data.end())
@@ -168,7 +169,7 @@ class Shim:
         own = os.getpid()
 
         def alive() -> list[int]:
-            lifetime.reap(besides=self._child_pid)
+            lifetime.reap(besides=self._child.pid if self._child else 0)
             found = {*lifetime.marked_processes(self._marker), *lifetime.descendants(own)}
             # Ended and only waiting to be asked for its exit code.
             return [pid for pid in found if not lifetime.is_zombie(pid)]
@@ -185,6 +186,8 @@ class Shim:
                 data = data[os.write(self._log, data) :]
             except OSError:  # a full disk: the child waits in its pipe until there is room again
                 time.sleep(_PULSE_SECONDS)
+                if self._child is not None and self._child.poll() is None:
+                    self._mind_end(self._child)
         self._wake_follower()
 
     def _wake_follower(self) -> None:

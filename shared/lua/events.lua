@@ -12,18 +12,21 @@ end
 
 -- Drop the oldest events until the rest is within both bounds. The newest one always stays.
 local function trim(run_key, events_key, max_cost, max_bytes)
-  local kept = redis.call('HMGET', run_key, 'kept_cost', 'kept_bytes')
-  local cost, bytes = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
+  local kept = redis.call('HMGET', run_key, 'kept_cost', 'kept_bytes', 'seq')
+  local cost, bytes, newest = tonumber(kept[1] or 0), tonumber(kept[2] or 0), (kept[3] or 0) .. '-0'
   if cost <= max_cost and bytes <= max_bytes then return end
-  local gone, newest = {}, redis.call('HGET', run_key, 'seq') .. '-0'
-  for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 500)) do
-    if cost <= max_cost and bytes <= max_bytes or entry[1] == newest then break end
-    cost = cost - tonumber(entry[2][2])
-    bytes = bytes - #entry[2][4]
-    gone[#gone + 1] = entry[1]
+  local done = false
+  while not done do
+    local gone = {}
+    for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 500)) do
+      done = (cost <= max_cost and bytes <= max_bytes) or entry[1] == newest
+      if done then break end
+      cost = cost - tonumber(entry[2][2])
+      bytes = bytes - #entry[2][4]
+      gone[#gone + 1] = entry[1]
+    end
+    if #gone > 0 then redis.call('XDEL', events_key, unpack(gone)) else done = true end
   end
-  if #gone == 0 then return end
-  redis.call('XDEL', events_key, unpack(gone))
   redis.call('HSET', run_key, 'kept_cost', cost, 'kept_bytes', bytes)
 end
 

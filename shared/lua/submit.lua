@@ -2,7 +2,7 @@
 -- KEYS: active queue history run events idempotency
 -- ARGV: run_id when_busy starting_record starting_body queued_record queued_body score queue_limit
 --       idempotency_fingerprint ('' for none) idempotency_seconds run_key_prefix
--- Returns {outcome, run_id, position}: started queued attached busy full reused taken.
+-- Returns {outcome, run_id, position, replayed}: started queued attached busy full reused taken.
 local active_key, queue_key, history_key = KEYS[1], KEYS[2], KEYS[3]
 local run_key, events_key, idempotency_key = KEYS[4], KEYS[5], KEYS[6]
 local run_id, when_busy = ARGV[1], ARGV[2]
@@ -13,7 +13,7 @@ if fingerprint ~= '' then
   if prior[1] and redis.call('EXISTS', ARGV[11] .. prior[2]) == 1 then
     if prior[1] ~= fingerprint then return {'reused', prior[2], 0} end
     local place = redis.call('LPOS', queue_key, prior[2])
-    return {prior[3], prior[2], place and place + 1 or 0}
+    return {prior[3], prior[2], place and place + 1 or 0, 1}
   end
 end
 if redis.call('EXISTS', run_key) == 1 then return {'taken', run_id, 0} end
@@ -43,4 +43,4 @@ if fingerprint ~= '' then
   redis.call('HSET', idempotency_key, 'fingerprint', fingerprint, 'run_id', target, 'outcome', outcome)
   redis.call('EXPIRE', idempotency_key, ARGV[10])
 end
-return {outcome, target, position}
+return {outcome, target, position, 0}

@@ -430,3 +430,16 @@ def test_everything_says_that_redis_is_away() -> None:
     for call in (store.active_id, store.queue, store.begin_next, store.trim_history, store.totals, store.latest_id):
         with pytest.raises(StoreAway):
             call()
+
+
+def test_events_are_bounded_however_many_come_at_once(
+    settings: Settings, feed: Feed, store: Store, leases: Leases, make_run: MakeRun
+) -> None:
+    """One batch of far more events than may be kept leaves no more than that."""
+    store.submit(run := make_run(), "queue")
+    held = leases.acquire(run.run_id)
+    assert held is not None
+    many = [events.error(run.run_id, times.now(), level="error", message=str(n), source="t") for n in range(15_000)]
+    feed.append(run.run_id, held.fence, Batch(1, {}, events=many))
+    assert store.redis.xlen(keys.events(run.run_id)) <= settings.log_retention_lines
+    assert feed.bounds(run.run_id)[1] == 15_001

@@ -214,3 +214,10 @@ def test_no_line_of_real_consoles_is_misread(sample: Callable[[str], list[str]],
     lines = [line for line in sample(name) if line.startswith("[") or "\t" in line]
     assert lines
     assert [line for line in lines if isinstance(console.read(plain(line)), Text)] == []
+
+
+@pytest.mark.parametrize("filler", [" ", "1", "(", "[", "\t", "1\t", "a ", "`"])
+@pytest.mark.parametrize("head", ["", "[ab/123456] x", "ERROR ~ ", "WARN: ", "[-        ] P ", "executor >  "])
+def test_a_huge_line_is_read_at_once(head: str, filler: str) -> None:
+    """No line, however long and strange, holds up its run: a quadratic pattern would take minutes here."""
+    assert console.read(head + filler * 250_000 + "y") is not None

@@ -187,7 +187,7 @@ def test_warnings_are_bounded(writing: Writing) -> None:
     """A pipeline that warns without end fills its log and not the list of errors; the last one told says so."""
     writing.take([f"WARN: {number}" for number in range(500)])
     writing.end()
-    assert len(writing.errors) == 200
+    assert len(writing.errors) == 400
     assert "log only" in writing.errors[-1][1]
     assert len(writing.log) == 500
 

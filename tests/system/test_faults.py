@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from shared import times
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 
@@ -104,8 +106,10 @@ def test_a_run_that_ended_while_nobody_watched_is_told_as_it_was(own_service: An
     run_id, watcher = start(own_service, counting, lines=60)
     own_service.stop()
     own_service.wait(lambda: not own_service.of_run(run_id), 60)
+    gone = times.to_text(times.now())
     own_service.start()
     check(own_service, run_id, watcher, 60)
+    assert own_service.run(run_id)["finished_at"] <= gone
 
 
 def test_a_killed_web_process_only_costs_a_reconnect(own_service: Any, counting: str) -> None:

@@ -1,0 +1,64 @@
+"""The processes of `nfctl up`, as real processes."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from nfctl.children import Child, Program
+
+SLEEP = "import time; time.sleep(600)"
+
+
+def child_of(tmp_path: Path, said: list[str], code: str = SLEEP) -> Child:
+    return Child(Program("sleeper", [sys.executable, "-c", code], dict(os.environ), tmp_path / "log", 5), said.append)
+
+
+def test_what_was_not_started_is_not_watched(tmp_path: Path) -> None:
+    """Watching starts nothing that was not asked for, neither before its start nor after its end."""
+    child = child_of(tmp_path, [])
+    child.watch()
+    assert child.pid is None
+    child.start()
+    child.ask_to_end()
+    child.wait_for_end()
+    child.watch()
+    assert child.pid is None
+
+
+def test_what_dies_is_started_again_and_said(tmp_path: Path, eventually: Any) -> None:
+    """A killed program comes back under another pid, and the words name it and the signal."""
+    said: list[str] = []
+    child = child_of(tmp_path, said)
+    child.start()
+    first = child.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+
+    def back() -> bool:
+        child.watch()
+        return child.pid not in (None, first)
+
+    eventually(back)
+    child.ask_to_end()
+    child.wait_for_end()
+    [words] = said
+    assert "sleeper" in words
+    assert "SIGKILL" in words
+
+
+def test_what_will_not_end_is_killed(tmp_path: Path, eventually: Any) -> None:
+    """Patience has an end."""
+    said: list[str] = []
+    ready = tmp_path / "ready"
+    stubborn = f"import signal; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w'); {SLEEP}"
+    program = Program("stubborn", [sys.executable, "-c", stubborn], dict(os.environ), tmp_path / "log", 0.1)
+    child = Child(program, said.append)
+    child.start()
+    pid = child.pid
+    eventually(ready.exists)
+    child.ask_to_end()
+    child.wait_for_end()
+    assert not Path(f"/proc/{pid}").exists()
+    assert "is killed" in said[0]

@@ -4,8 +4,10 @@ from flask import Flask
 from flask_limiter import Limiter
 
 from shared.settings import Settings
+from web.about import about
 from web.access import guard
 from web.api import api
+from web.details import details
 from web.health import health
 from web.hub import Hub
 from web.limits import limit_requests
@@ -31,7 +33,8 @@ def create_app(settings: Settings) -> Flask:
     # Counted before they are refused, or tokens could be guessed without end.
     limiter = limit_requests(app, service)
     guard(app, service)
-    app.register_blueprint(api(service, hub))
+    for door in (api(service, hub), details(service), about(service)):
+        app.register_blueprint(door)
     for door in (sockets(service, hub), health(service, hub), pages(), documentation()):
         _exempt(limiter, app, door)
     limiter.exempt(app.view_functions["static"])

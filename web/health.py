@@ -11,7 +11,7 @@ from shared.broker import Broker
 from shared.errors import StoreAway
 from shared.redis_client import store_errors
 from shared.runs import RunStatus
-from web import schemas
+from web import answers
 from web.hub import Hub
 from web.openapi import describe
 from web.wiring import Service
@@ -24,13 +24,13 @@ def health(service: Service, hub: Hub) -> Blueprint:
     door = Blueprint("health", __name__)
 
     @door.get("/healthz")
-    @describe(schemas.Alive, {}, tags=["service"])
+    @describe(answers.Alive, {}, tags=["service"])
     def alive() -> Response:
         """Whether the process is alive."""
         return jsonify(status="alive")
 
     @door.get("/health")
-    @describe(schemas.Health, {"HTTP_503": schemas.Health}, tags=["service"])
+    @describe(answers.Health, {"HTTP_503": answers.Health}, tags=["service"])
     def ready() -> tuple[Response, int]:
         """Whether Redis, a worker and the runner answer, and events are relayed."""
         checks = _checks(service, hub)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from spectree import Response as Answers
 from spectree import SpecTree
 
-from web.schemas import Problem
+from web.answers import Problem
 
 View = TypeVar("View", bound=Callable[..., Any])
 PROBLEMS: dict[str, Any] = {f"HTTP_{status}": Problem for status in (401, 403, 422, 429, 503)}

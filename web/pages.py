@@ -5,8 +5,8 @@ from pathlib import Path
 from flask import Blueprint, Response, send_from_directory
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from web.api import json
 from web.openapi import document
+from web.problems import json
 
 STATIC = Path(__file__).parent / "static"
 _POLICY = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'"

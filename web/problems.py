@@ -28,6 +28,11 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **m
     return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
 
 
+def json(value: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(value), status, content_type="application/json")
+
+
 def map_errors(app: Flask) -> None:
     """Give every error that can leave a view its answer."""
     retry = {"Retry-After": _RETRY_SECONDS}

@@ -25,7 +25,7 @@ from shared.redis_client import Client
 from shared.runs import Run, RunStatus
 from shared.settings import Settings, load
 from shared.store import Store
-from web import schemas
+from web import answers, schemas
 from web.app import create_app
 
 MakeRun = Callable[..., Run]
@@ -53,7 +53,7 @@ def problem(response: TestResponse, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.content_type == "application/problem+json"
     found: dict[str, Any] = response.json or {}
-    schemas.Problem.model_validate(found)
+    answers.Problem.model_validate(found)
     assert (found["type"], found["status"]) == ("about:blank", status)
     assert found["title"]
     assert found["detail"]
@@ -90,14 +90,14 @@ def told(store: Store, feed: Feed, leases: Leases, make_run: MakeRun) -> Run:
 
 def test_a_run_is_started_joined_queued_and_refused(api: FlaskClient) -> None:
     """The four things that can become of a submission, each with its status code and its answer."""
-    first = checked(api.post(f"{API}/run", json={"pipeline": "hello"}), schemas.RunAccepted, 202)
+    first = checked(api.post(f"{API}/run", json={"pipeline": "hello"}), answers.RunAccepted, 202)
     assert (first["status"], first["attached"]) == ("starting", False)
     assert "queue_position" not in first
     assert first["websocket_url"] == f"{API}/stream?run_id={first['run_id']}"
-    joined = checked(api.post(f"{API}/run", json={"pipeline": "other"}), schemas.RunAccepted, 200)
+    joined = checked(api.post(f"{API}/run", json={"pipeline": "other"}), answers.RunAccepted, 200)
     assert first["run_id"] in joined["detail"]
     assert joined == first | {"attached": True, "detail": joined["detail"]}
-    queued = checked(api.post(f"{API}/run", json={"pipeline": "other", "when_busy": "queue"}), schemas.RunAccepted, 202)
+    queued = checked(api.post(f"{API}/run", json={"pipeline": "other", "when_busy": "queue"}), answers.RunAccepted, 202)
     assert (queued["status"], queued["queue_position"], queued["attached"]) == ("queued", 1, False)
     refused = problem(api.post(f"{API}/run", json={"pipeline": "other", "when_busy": "reject"}), 409)
     assert first["run_id"] in refused["detail"]
@@ -106,7 +106,7 @@ def test_a_run_is_started_joined_queued_and_refused(api: FlaskClient) -> None:
 def test_the_same_request_with_its_key_makes_one_run(api: FlaskClient) -> None:
     """An answer that was lost is given again; the key with another request is a mistake."""
     headers = {"Idempotency-Key": "žluť key".encode().decode("latin-1")}
-    first = checked(api.post(f"{API}/run", json={"pipeline": "hello"}, headers=headers), schemas.RunAccepted, 202)
+    first = checked(api.post(f"{API}/run", json={"pipeline": "hello"}, headers=headers), answers.RunAccepted, 202)
     assert api.post(f"{API}/run", json={"pipeline": "hello"}, headers=headers).json == first
     assert len(api.get(f"{API}/history").json or []) == 1
     reused = problem(api.post(f"{API}/run", json={"pipeline": "other"}, headers=headers), 422)
@@ -128,37 +128,37 @@ def test_what_runs_is_shown(api: FlaskClient, told: Run, store: Store, make_run:
     """Status and active tell the run, how far it is, the end of its log and the queue."""
     store.submit(waiting := make_run(triggered_by="you"), "queue")
     for path in ("/status", "/active", f"/status?run_id={told.run_id}"):
-        shown = checked(api.get(API + path), schemas.StatusAnswer)
+        shown = checked(api.get(API + path), answers.StatusAnswer)
         assert (shown["active"], shown["run"]["run_id"], shown["progress_percent"]) == (True, told.run_id, 50)
         assert shown["log_preview"] == [f"line {number} ž" for number in range(71, 91)]
         (entry,) = shown["queue"]
         assert (entry["run_id"], entry["position"], entry["triggered_by"]) == (waiting.run_id, 1, "you")
-    shown = checked(api.get(f"{API}/status?run_id={waiting.run_id}"), schemas.StatusAnswer)
+    shown = checked(api.get(f"{API}/status?run_id={waiting.run_id}"), answers.StatusAnswer)
     assert (shown["active"], shown["run"]["status"], shown["log_preview"]) == (False, "queued", [])
 
 
 def test_an_idle_service_says_so(api: FlaskClient, ended: Ended) -> None:
     """With no run at all there is none to show; after one has ended, status shows it and active does not."""
     for path in ("/status", "/active"):
-        shown = checked(api.get(API + path), schemas.StatusAnswer)
+        shown = checked(api.get(API + path), answers.StatusAnswer)
         assert (shown["active"], shown["run"], shown["progress_percent"]) == (False, None, 0)
     run = ended()
-    assert checked(api.get(f"{API}/status"), schemas.StatusAnswer)["run"]["run_id"] == run.run_id
-    assert checked(api.get(f"{API}/active"), schemas.StatusAnswer)["run"] is None
+    assert checked(api.get(f"{API}/status"), answers.StatusAnswer)["run"]["run_id"] == run.run_id
+    assert checked(api.get(f"{API}/active"), answers.StatusAnswer)["run"] is None
 
 
 def test_a_run_is_cancelled(api: FlaskClient, store: Store, make_run: MakeRun) -> None:
     """Nothing to cancel is no error; a queued run ends, an active one is asked to, an ended one stays."""
-    idle = checked(api.delete(f"{API}/cancel"), schemas.CancelAnswer)
+    idle = checked(api.delete(f"{API}/cancel"), answers.CancelAnswer)
     assert (idle["run_id"], idle["cancelled"]) == (None, False)
     store.submit(first := make_run(), "queue")
     store.submit(second := make_run(), "queue")
-    queued = checked(api.delete(f"{API}/cancel?run_id={second.run_id}"), schemas.CancelAnswer)
+    queued = checked(api.delete(f"{API}/cancel?run_id={second.run_id}"), answers.CancelAnswer)
     assert (queued["status"], queued["cancelled"]) == ("cancelled", True)
-    active = checked(api.delete(f"{API}/cancel"), schemas.CancelAnswer)
+    active = checked(api.delete(f"{API}/cancel"), answers.CancelAnswer)
     assert (active["run_id"], active["status"], active["cancelled"]) == (first.run_id, "cancelling", True)
     store.finish(first.run_id, RunStatus.CANCELLED, message="Done.")
-    late = checked(api.delete(f"{API}/cancel?run_id={first.run_id}"), schemas.CancelAnswer)
+    late = checked(api.delete(f"{API}/cancel?run_id={first.run_id}"), answers.CancelAnswer)
     assert (late["status"], late["cancelled"]) == ("cancelled", False)
     assert late["detail"]
 
@@ -167,9 +167,9 @@ def test_the_history_is_paged(api: FlaskClient, ended: Ended) -> None:
     """Newest first, by pages that begin before a run or a time, and of one status."""
     runs = [ended(RunStatus.FAILED if number == 1 else RunStatus.SUCCEEDED) for number in range(4)][::-1]
     ids = [run.run_id for run in runs]
-    entries = checked(api.get(f"{API}/history"), list[schemas.HistoryEntry])
+    entries = checked(api.get(f"{API}/history"), list[answers.HistoryEntry])
     assert {entry["run_id"] for entry in entries} == set(ids)
-    assert set(entries[0]) == set(schemas.HistoryEntry.model_fields)
+    assert set(entries[0]) == set(answers.HistoryEntry.model_fields)
     newest = [entry["run_id"] for entry in entries]
     assert [entry["run_id"] for entry in api.get(f"{API}/history?limit=1").json or []] == newest[:1]
     rest = api.get(f"{API}/history?before={newest[1]}").json or []
@@ -184,17 +184,17 @@ def test_the_history_is_paged(api: FlaskClient, ended: Ended) -> None:
 
 def test_one_run_is_shown_in_detail(api: FlaskClient, told: Run) -> None:
     """A run, its tasks, its log and its events."""
-    info = checked(api.get(f"{API}/runs/{told.run_id}"), schemas.RunInfo)
+    info = checked(api.get(f"{API}/runs/{told.run_id}"), answers.RunInfo)
     assert (info["parameters"], info["job_name"]) == ({"n": 3}, f"nextflow-{told.run_id}")
-    tasks = checked(api.get(f"{API}/runs/{told.run_id}/tasks"), schemas.TasksAnswer)
+    tasks = checked(api.get(f"{API}/runs/{told.run_id}/tasks"), answers.TasksAnswer)
     assert (len(tasks["tasks"]), tasks["total"], tasks["truncated"]) == (2, 2, False)
-    newest = checked(api.get(f"{API}/runs/{told.run_id}/tasks?limit=1"), schemas.TasksAnswer)
+    newest = checked(api.get(f"{API}/runs/{told.run_id}/tasks?limit=1"), answers.TasksAnswer)
     assert ([task["task_id"] for task in newest["tasks"]], newest["truncated"]) == ([2], True)
-    found = checked(api.get(f"{API}/runs/{told.run_id}/events"), schemas.EventsAnswer)
+    found = checked(api.get(f"{API}/runs/{told.run_id}/events"), answers.EventsAnswer)
     assert [event["id"] for event in found["events"]] == [1, 2, 3, 4, 5]
     assert [event["type"] for event in found["events"]] == ["status", "log", "error", "log", "progress"]
     assert (found["first_id"], found["last_id"]) == (1, 5)
-    later = checked(api.get(f"{API}/runs/{told.run_id}/events?since=3&limit=1"), schemas.EventsAnswer)
+    later = checked(api.get(f"{API}/runs/{told.run_id}/events?since=3&limit=1"), answers.EventsAnswer)
     assert [event["id"] for event in later["events"]] == [4]
 
 
@@ -234,7 +234,7 @@ def test_artifacts_are_listed_and_sent(api: FlaskClient, settings: Settings, end
     (places.results / "ž & x" / "a?b.txt").symlink_to(places.launch / "work" / "made.txt")
     (settings.data_dir / "outside").write_text("no")
     (places.results / "out").symlink_to(settings.data_dir / "outside")
-    found = checked(api.get(f"{API}/runs/{run.run_id}/artifacts"), schemas.ArtifactsAnswer)
+    found = checked(api.get(f"{API}/runs/{run.run_id}/artifacts"), answers.ArtifactsAnswer)
     assert [(item["name"], item["kind"]) for item in found["artifacts"]] == [
         ("report.html", "report"),
         ("ž & x/a?b.txt", "output"),
@@ -260,10 +260,10 @@ def test_a_run_resumes_another(api: FlaskClient, ended: Ended) -> None:
 
 def test_the_rest_of_the_service_answers(api: FlaskClient, settings: Settings) -> None:
     """About, catalog, ticket, alive, metrics and the pages."""
-    about = checked(api.get(f"{API}/about"), schemas.About)
+    about = checked(api.get(f"{API}/about"), answers.About)
     assert (about["runner"], about["auth_required"]) == ("local", False)
-    assert isinstance(checked(api.get(f"{API}/catalog"), schemas.Catalog)["workflows"], list)
-    assert checked(api.post(f"{API}/ticket"), schemas.Ticket)["expires_in_seconds"] == 30
+    assert isinstance(checked(api.get(f"{API}/catalog"), answers.Catalog)["workflows"], list)
+    assert checked(api.post(f"{API}/ticket"), answers.Ticket)["expires_in_seconds"] == 30
     assert api.get("/healthz").json == {"status": "alive"}
     figures = api.get("/metrics").text
     for line in ("nfctl_redis_up 1.0", "nfctl_active_runs 0.0", "nfctl_queued_runs 0.0"):
@@ -279,7 +279,7 @@ def test_a_broken_catalog_is_an_empty_one(redis: Client, settings: Settings, tmp
     api = create_app(replace(settings, pipelines_dir=tmp_path)).test_client()
     for text in ("", "[", "workflows: 3", "workflows: {a: 1}", "- 1", "workflows: [{pipeline: hello}, 3]", "a: *b"):
         (tmp_path / "test_workflows.yaml").write_text(text)
-        found = checked(api.get(f"{API}/catalog"), schemas.Catalog)["workflows"]
+        found = checked(api.get(f"{API}/catalog"), answers.Catalog)["workflows"]
         assert found == ([{"pipeline": "hello"}] if "hello" in text else [])
 
 

@@ -1,0 +1,116 @@
+"""The HTTP door to one run: its tasks, log, events and files."""
+
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response
+
+from shared import events
+from shared.places import RunPlaces, run_places
+from web import answers, schemas
+from web.artifacts import list_artifacts, send_artifact
+from web.openapi import NOT_FOUND, describe
+from web.problems import json
+from web.schemas import parse_query
+from web.status import API
+from web.wiring import Service
+
+_LOG_PAGE = 100
+
+
+def details(service: Service) -> Blueprint:
+    """The blueprint of everything under `/runs/<run_id>`."""
+    door = Blueprint("details", __name__, url_prefix=API)
+    store, feed = service.store, service.feed
+
+    def places_of(run_id: str) -> RunPlaces:
+        run = store.get(run_id).run
+        return run_places(service.settings.data_dir, run.run_id, run.session_id)
+
+    @door.get("/runs/<run_id>")
+    @describe(answers.RunInfo, NOT_FOUND, tags=["runs"])
+    def one(run_id: str) -> Response:
+        """One run."""
+        return json(store.get(run_id).run.info())
+
+    @door.get("/runs/<run_id>/tasks")
+    @describe(answers.TasksAnswer, NOT_FOUND, query=schemas.TasksQuery, tags=["details"])
+    def tasks(run_id: str) -> Response:
+        """Nextflow's tasks of a run."""
+        limit = parse_query(schemas.TasksQuery).limit
+        found = store.tasks(run_id)
+        if store.get(run_id).run.status.final:
+            # A killed Nextflow tells no end of its tasks, but they have ended with it.
+            found = [item | {"status": "ABORTED"} if item["status"] == "SUBMITTED" else item for item in found]
+        total = found[-1]["task_id"] if found else 0
+        shown = found[-limit:]
+        return json({"run_id": run_id, "tasks": shown, "total": total, "truncated": len(shown) < total})
+
+    @door.get("/runs/<run_id>/logs")
+    @describe(None, NOT_FOUND, query=schemas.LogsQuery, tags=["details"])
+    def logs(run_id: str) -> Response:
+        """The kept log as text, a line a line."""
+        query = parse_query(schemas.LogsQuery)
+        store.get(run_id)
+        lines = (
+            _tail(service, run_id, query.tail, query.since or 0)
+            if query.tail is not None
+            else _log_lines(service, run_id, query.since or 0)
+        )
+        return Response("".join(f"{line}\n" for line in lines), content_type="text/plain; charset=utf-8")
+
+    @door.get("/runs/<run_id>/events")
+    @describe(answers.EventsAnswer, NOT_FOUND, query=schemas.EventsQuery, tags=["details"])
+    def run_events(run_id: str) -> Response:
+        """Kept events after an id, in order."""
+        query = parse_query(schemas.EventsQuery)
+        store.get(run_id)
+        first_id, last_id = feed.bounds(run_id)
+        frames = b",".join(frame for _, frame in feed.read(run_id, query.since, query.limit))
+        head = orjson.dumps({"run_id": run_id, "first_id": first_id, "last_id": last_id})
+        return Response(head[:-1] + b',"events":[' + frames + b"]}", content_type="application/json")
+
+    @door.get("/runs/<run_id>/artifacts")
+    @describe(answers.ArtifactsAnswer, NOT_FOUND, tags=["details"])
+    def artifacts(run_id: str) -> Response:
+        """The files a run left: Nextflow's reports, and what was published to `results`."""
+        return json(list_artifacts(run_id, places_of(run_id)))
+
+    @door.get("/runs/<run_id>/artifacts/<any(report, output):kind>/<path:name>")
+    @describe(None, NOT_FOUND, tags=["details"])
+    def artifact(run_id: str, kind: str, name: str) -> tuple[Any, int, list[tuple[str, str]]]:
+        """One file that a run left."""
+        sent = send_artifact(places_of(run_id), kind, name)
+        # In parts, because spectree reads the whole of a Response into memory.
+        return sent.response, sent.status_code, list(sent.headers)
+
+    return door
+
+
+def _log_lines(service: Service, run_id: str, since: int) -> list[str]:
+    lines: list[str] = []
+    while page := service.feed.read(run_id, since, _LOG_PAGE):
+        since = page[-1][0]
+        for _, frame in page:
+            lines += _messages(frame)
+    return lines
+
+
+def _tail(service: Service, run_id: str, wanted: int, since: int) -> list[str]:
+    blocks: list[list[str]] = []
+    found, before = 0, None
+    while found < wanted and (page := service.feed.read_back(run_id, before, _LOG_PAGE)):
+        before = page[-1][0]
+        for number, frame in page:
+            if number > since:
+                blocks.append(_messages(frame))
+                found += len(blocks[-1])
+        if before <= since:
+            break
+    lines = [line for block in reversed(blocks) for line in block]
+    return lines[len(lines) - wanted :] if wanted < len(lines) else lines
+
+
+def _messages(frame: bytes) -> list[str]:
+    event = orjson.loads(frame)
+    return [line["message"] for line in event["data"]["lines"]] if event["type"] == events.EventType.LOG else []

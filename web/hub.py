@@ -24,6 +24,7 @@ from web.presence import BEAT_SECONDS, Presence
 from web.status import queue
 
 KEEP_ALIVE_SECONDS = 25.0
+TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _PAGE = 50
 _CATCH_UP_BYTES = 131_072
 _PULSE_SECONDS = 0.5
@@ -37,7 +38,8 @@ _log = logging.getLogger(__name__)
 class Viewer:
     """One socket and where it stands: the run it sees, and the last event of it that was written.
 
-    `follows` is true for one that goes from run to run. `close` ends it with a code and a reason.
+    `follows` is true for one that goes from run to run. `close` ends it with a code and a reason. `continues`
+    is true once it has events of the run: from then on none may be missing.
     """
 
     outbox: Outbox
@@ -45,6 +47,7 @@ class Viewer:
     run_id: str | None
     cursor: int
     follows: bool
+    continues: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -140,6 +143,9 @@ class Hub:
         return last_id
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
+        if viewer.continues and page[0][0] > viewer.cursor + 1:
+            raise Stalled  # what it should have next is no longer kept
+        viewer.continues = True
         for number, frame in page:
             while not viewer.outbox.offer(text_frame(frame), most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()
@@ -152,7 +158,7 @@ class Hub:
                 return True
             if viewer.follows and viewer.run_id != self.current:
                 if current == self.current:
-                    viewer.run_id, viewer.cursor = self.current, 0
+                    viewer.run_id, viewer.cursor, viewer.continues = self.current, 0, False
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
@@ -221,7 +227,16 @@ class Hub:
             page = self._feed.read(channel.run_id, channel.cursor, _PAGE)
             if not page:
                 return
+            if page[0][0] > channel.cursor + 1:
+                self._let_go(channel)
             self._deliver(channel, page)
+
+    def _let_go(self, channel: Channel) -> None:
+        """Close viewers whose next event is no longer kept: a new connection tells them what is missing."""
+        with self._lock:
+            behind = list(channel.viewers)
+        for viewer in behind:
+            viewer.close(1013, TOO_SLOW)
 
     def _deliver(self, channel: Channel, page: list[tuple[int, bytes]]) -> None:
         frames = [(number, text_frame(frame)) for number, frame in page]
@@ -247,7 +262,7 @@ class Hub:
         except OSError:  # it is closed
             pass
         except Stalled:
-            viewer.close(1013, "You read too slowly. Connect again with since=<last id>.")
+            viewer.close(1013, TOO_SLOW)
 
     def _switch(self, run_id: str) -> None:
         """Lead those who follow from the run before to this one, after the last event of that."""
@@ -258,7 +273,7 @@ class Hub:
             movers = [viewer for viewer in before.viewers if viewer.follows] if before else []
             for viewer in movers:
                 self._leave_channel(viewer)
-                viewer.run_id, viewer.cursor = run_id, 0
+                viewer.run_id, viewer.cursor, viewer.continues = run_id, 0, False
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)

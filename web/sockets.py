@@ -16,7 +16,7 @@ from wsproto.frame_protocol import CloseReason
 from shared import events, times
 from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
-from web.hub import Hub, Viewer
+from web.hub import TOO_SLOW, Hub, Viewer
 from web.outbox import Outbox, Stalled, text_frame
 from web.schemas import parse_query
 from web.status import snapshot
@@ -111,7 +111,7 @@ def _serve(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> None:
         hub.add(viewer)
         _listen(ws)
     except Stalled:
-        _close(ws, outbox, 1013, "You read too slowly. Connect again with since=<last id>.")
+        _close(ws, outbox, 1013, TOO_SLOW)
     finally:
         hub.remove(viewer)
 

@@ -280,6 +280,22 @@ def test_a_slow_viewer_holds_up_nobody_and_catches_up(talk: Talk, watch: Watch, 
         assert watcher.ids(run_id) == list(range(1, last + 2))
 
 
+def test_who_fell_behind_all_that_is_kept_is_closed(talk: Talk, watch: Watch, eventually: Eventually) -> None:
+    """A viewer whose next event is gone gets no later one, as if nothing were missing: it is closed with 1013."""
+    run_id = talk.begin()
+    slow = watch(run_id, reads=False)
+    eventually(lambda: slow.viewer.cursor == 1)
+    for _ in range(40):
+        talk.say(*["x" * 60_000] * 5)
+    assert talk.last_id() == 201
+    slow.reading.set()
+    eventually(lambda: slow.closed)
+    assert slow.closed[0][0] == 1013
+    ids = slow.ids(run_id)
+    assert ids == list(range(1, len(ids) + 1))
+    assert len(ids) < 201
+
+
 def test_a_viewer_that_left_is_forgotten(talk: Talk, watch: Watch, hub: Hub, eventually: Eventually) -> None:
     """Nothing of a viewer stays behind, and others go on."""
     run_id = talk.begin()

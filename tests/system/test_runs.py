@@ -234,6 +234,22 @@ def test_flower_shows_the_run_as_one_celery_task(service: Any) -> None:
     assert abs(task["succeeded"] - times.from_text(info["finished_at"]).timestamp()) < 2
 
 
+def test_flower_tells_failed_and_cancelled_runs_apart(service: Any, pipeline: Callable[[str], str]) -> None:
+    """A failed run is a failed Celery task, and a cancelled one a revoked one."""
+    failed = service.submit(pipeline('process BAD { script: "exit 7" }\nworkflow { BAD() }'))
+    service.ended(failed)
+    cancelled = service.submit(pipeline(SLEEPER))
+    service.wait(lambda: service.run(cancelled)["status"] == "running")
+    service.client.call("DELETE", "/cancel", params={"run_id": cancelled})
+    service.ended(cancelled)
+
+    def state(run_id: str) -> str | None:
+        task = httpx.get(f"{service.flower}/api/tasks", timeout=10).json().get(run_id)
+        return task and task["state"]
+
+    service.wait(lambda: (state(failed), state(cancelled)) == ("FAILURE", "REVOKED"))
+
+
 def test_what_nfctl_says(service: Any, tmp_path: Path) -> None:
     """Its commands work for people and, with --json, for scripts; its exit code is the run's."""
     done = service.nfctl("run", "simple-pipeline", "-p", "fast=true", "--follow")

@@ -245,7 +245,7 @@ def test_flower_tells_failed_and_cancelled_runs_apart(service: Any, pipeline: Ca
 
     def state(run_id: str) -> str | None:
         task = httpx.get(f"{service.flower}/api/tasks", timeout=10).json().get(run_id)
-        return task and task["state"]
+        return str(task["state"]) if task else None
 
     service.wait(lambda: (state(failed), state(cancelled)) == ("FAILURE", "REVOKED"))
 

@@ -105,7 +105,7 @@ def test_a_run_that_ended_while_nobody_watched_is_told_as_it_was(own_service: An
     """The worker is away when the run ends; its end is found and told."""
     run_id, watcher = start(own_service, counting, lines=60)
     own_service.stop()
-    own_service.wait(lambda: not own_service.of_run(run_id), 60)
+    own_service.wait(lambda: (own_service.data_dir / "runs" / run_id / "exit.json").exists(), 60)
     gone = times.to_text(times.now())
     own_service.start()
     check(own_service, run_id, watcher, 60)

@@ -261,9 +261,13 @@ def test_what_nfctl_says(service: Any, tmp_path: Path) -> None:
     assert "COMPLETED" in service.nfctl("tasks", run_id).stdout
     assert service.nfctl("logs", run_id).stdout.splitlines() == service.lines(run_id)
     assert run_id in service.nfctl("--json", "status").stdout
-    failed = service.nfctl("run", str(tmp_path / "none.nf"), "--follow")
+    (tmp_path / "bad.nf").write_text("workflow { this is (not a script")
+    failed = service.nfctl("run", str(tmp_path / "bad.nf"), "--follow")
     assert failed.returncode == 1
-    assert "Cannot find script file" in failed.stdout
+    assert "failed after" in failed.stdout
+    missing = service.nfctl("run", str(tmp_path / "none.nf"))
+    assert missing.returncode == 2
+    assert "does not exist" in missing.stderr
     assert service.nfctl("tasks", "run-from-nowhere").returncode == 1
     assert service.nfctl("--url", "http://127.0.0.1:9", "status").returncode == 69
 

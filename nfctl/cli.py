@@ -1,6 +1,7 @@
 """`nfctl`: the commands that people type."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -136,7 +137,7 @@ def _named(pipeline: str, url: str) -> str:
     """The pipeline as the service can find it: what lies on this machine by its absolute path."""
     if not pipeline:
         raise click.BadParameter("PIPELINE is empty.")
-    path = Path(pipeline).expanduser()
+    path = Path(os.path.expanduser(pipeline))  # noqa: PTH111 - unlike Path's, it takes a user that there is not
     if path.exists():
         return str(path.absolute())
     if pipeline.startswith(("/", "./", "../", "~")) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
@@ -175,7 +176,7 @@ def _parameters(params: tuple[str, ...], params_file: Path | None) -> dict[str, 
             raise click.BadParameter(f"{param!r} is not KEY=VALUE.")
         try:
             values[key] = json.loads(text, parse_constant=_no_constant)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[key] = text
     return values
 

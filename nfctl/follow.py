@@ -16,7 +16,9 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
     try:
         return _follow(client, run_id, as_json)
     except KeyboardInterrupt:
-        click.echo(f"\nNo longer following; run {run_id} goes on. See `nfctl status`, or end it with `nfctl cancel`.")
+        click.echo(
+            f"\nNo longer following; run {run_id} goes on. See `nfctl status`, or `nfctl cancel` to end it.", err=True
+        )
         return _INTERRUPTED
 
 

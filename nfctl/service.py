@@ -106,7 +106,9 @@ class LocalService:
         deadline, tell_at = time.monotonic() + _HEALTHY_SECONDS, time.monotonic() + 5
         while not self._stop_wanted and not ready():
             # A Redis that is not ours may be away for as long as it likes; the service says so and heals.
-            if time.monotonic() > deadline and (self._private_redis or self._redis_answers()):
+            if not self._private_redis and not self._redis_answers():
+                deadline = time.monotonic() + _HEALTHY_SECONDS
+            if time.monotonic() > deadline:
                 raise CannotServe(
                     f"{what} is not ready after {_HEALTHY_SECONDS:.0f} s. See the logs in "
                     f"{self._settings.data_dir / 'logs'}."

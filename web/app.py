@@ -30,7 +30,7 @@ def create_app(settings: Settings) -> Flask:
     app.config["SOCK_SERVER_OPTIONS"] = {"max_message_size": MAX_MESSAGE_BYTES, "ping_interval": PING_SECONDS}
     app.extensions["hub"] = hub
     map_errors(app)
-    # Counted before they are refused, or tokens could be guessed without end.
+    # Counted before it is refused: a wrong token costs as much as a request.
     limiter = limit_requests(app, service)
     guard(app, service)
     for door in (api(service, hub), details(service), about(service)):

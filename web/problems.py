@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response
+from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, TooManyRequests
 from werkzeug.routing import WebsocketMismatch
 
@@ -60,10 +61,13 @@ def map_errors(app: Flask) -> None:
     def _later(error: Exception) -> Response:
         return problem(503, str(error), retry)
 
+    # Redis' own errors come from the rate limit, when several requests meet its going away at once.
+    @app.errorhandler(RedisError)
     @app.errorhandler(StoreAway)
-    def _away(error: StoreAway) -> Response:
+    def _away(error: Exception) -> Response:
         _log.warning("%s", error, extra={"action": "store.away"})
-        return problem(503, f"{error} What runs goes on; try again in a few seconds.", retry)
+        said = error if isinstance(error, StoreAway) else "Redis does not answer."
+        return problem(503, f"{said} What runs goes on; try again in a few seconds.", retry)
 
     @app.errorhandler(WebsocketMismatch)
     def _no_upgrade(_error: WebsocketMismatch) -> Response:

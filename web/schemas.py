@@ -13,7 +13,8 @@ from shared.runs import RunStatus
 
 MAX_BODY_BYTES = 524_288
 _MAX_DEPTH = 32
-_CREDENTIALS = re.compile(r"://[^/]*@")
+# `user:password@` anywhere, and a user of HTTP, which is as often a token.
+_CREDENTIALS = re.compile(r":(?![/\\])[^@\s]+@|https?:[/\\]+[^/\s]*@", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,15 +29,11 @@ class InvalidRequest(Exception):
 
 
 def _word(text: str) -> str:
+    if _CREDENTIALS.search(text):
+        raise ValueError("must not hold a password: put it into Nextflow's scm file on the worker's machine")
     if text.startswith(("-", "@")):
         raise ValueError("must not start with '-' or '@', which would make it an option")
     return _line(text)
-
-
-def _pipeline(text: str) -> str:
-    if _CREDENTIALS.search(text):
-        raise ValueError("must not hold a password: put it into Nextflow's scm file on the worker's machine")
-    return _word(text)
 
 
 def _line(text: str) -> str:
@@ -50,7 +47,7 @@ def _line(text: str) -> str:
 def _directory(text: str) -> str:
     if not text.startswith("/") and not re.match(r"\w+://", text):
         raise ValueError("must be an absolute path or a URI such as s3://bucket/work")
-    return _line(text)
+    return _word(text)
 
 
 def _values(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +83,7 @@ class _Strict(BaseModel):
 class RunRequest(_Strict):
     """What to run, and how."""
 
-    pipeline: Annotated[str, AfterValidator(_pipeline), Field(min_length=1, max_length=1024)] | None = Field(
+    pipeline: Annotated[Word, Field(min_length=1, max_length=1024)] | None = Field(
         None,
         description="A path, a directory of PIPELINES_DIR, `owner/repository`, or a Git URL. "
         "May be left out when `resume` names a run.",

@@ -349,6 +349,11 @@ def test_answers_are_as_documented(api: FlaskClient, document: dict[str, Any], t
         ({"json": {"pipeline": "@/etc/hostname"}}, 422),
         ({"json": {"pipeline": "hello", "revision": "@/etc/hostname"}}, 422),
         ({"json": {"pipeline": "https://me:password@git.example/lab/flow"}}, 422),
+        ({"json": {"pipeline": "https://token@git.example/lab/flow"}}, 422),
+        ({"json": {"pipeline": "https://me:pass/word@git.example/lab/flow"}}, 422),
+        ({"json": {"pipeline": "me:password@git.example/lab/flow"}}, 422),
+        ({"json": {"pipeline": "hello", "revision": "me:password@git"}}, 422),
+        ({"json": {"pipeline": "hello", "workdir": "s3://me:password@bucket/work"}}, 422),
         ({"json": {"pipeline": "hello", "parameters": {"n": [2**63]}}}, 422),
         ({"json": {"pipeline": "a\nb"}}, 422),
         ({"json": {"pipeline": "a\0b"}}, 422),
@@ -532,3 +537,11 @@ def test_the_limit_outlives_redis(own_redis: Any, tmp_path: Path) -> None:
     assert api.get(f"{API}/about").status_code == 200
     own_redis.kill()
     assert [api.get(f"{API}/about").status_code for _ in range(6)] == [200] * 5 + [429]
+
+
+@pytest.mark.parametrize(
+    "pipeline", ["git@git.example:lab/flow", "ssh://git@git.example/lab/flow", "lab/flow", "ünï/cödé"]
+)
+def test_a_name_without_a_password_is_taken(api: FlaskClient, pipeline: str) -> None:
+    """The user of SSH is no secret."""
+    assert api.post(f"{API}/run", json={"pipeline": pipeline}).status_code == 202

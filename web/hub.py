@@ -26,7 +26,7 @@ from web.status import queue
 KEEP_ALIVE_SECONDS = 25.0
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _PAGE = 50
-_CATCH_UP_BYTES = 131_072
+_CATCH_UP_BYTES = 524_288
 _PULSE_SECONDS = 0.5
 _REREAD_SECONDS = 1.0
 _STATUS = b'"type":"status"'

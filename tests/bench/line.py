@@ -186,7 +186,9 @@ def memory() -> list[tuple[str, str, str, str]]:
 
 def socket_events(running: Service, run_id: str) -> Iterator[tuple[dict[str, Any], float]]:
     """Each event of a run at a plain socket, with the time of its reading."""
-    socket = create_connection(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream?run_id={run_id}&since=0")
+    socket = create_connection(
+        f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream?run_id={run_id}&since=0", skip_utf8_validation=True
+    )
     while True:
         message = socket.recv()
         at = time.time()

@@ -12,7 +12,9 @@ ControllerError
 │   └── KeyReused       an Idempotency-Key came back with another request
 ├── Fenced              a newer supervisor has taken over the run
 ├── StateMoved          the kept place in a run's log is not where this supervisor left it
-└── CannotStart         the run can never start; the message says why and what to do
+├── CannotStart         the run can never start; the message says why and what to do
+├── ClusterAway         the Kubernetes API server does not answer as it should; the same call may work later
+└── ClusterRefused      the Kubernetes API server understood the call and refused it
 """
 
 
@@ -99,3 +101,16 @@ class StateMoved(ControllerError):
 
 class CannotStart(ControllerError):
     """The run can never start; the message says why and what to do."""
+
+
+class ClusterAway(ControllerError):
+    """The Kubernetes API server does not answer as it should; the same call may work later."""
+
+
+class ClusterRefused(ControllerError):
+    """The Kubernetes API server refused a call; `status` is HTTP's, `reason` Kubernetes' own word."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason

@@ -6,10 +6,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class RunPlaces:
-    """The files of one run. `directory` is the run's own; `launch` is shared by the runs of one session."""
+    """The files of one run. `directory` is the run's own; `launch` is shared by the runs of one session.
+
+    `settings` is where Nextflow finds its parameters and configuration.
+    """
 
     directory: Path
     launch: Path
+    settings: Path
 
     @property
     def reports(self) -> Path:
@@ -24,4 +28,5 @@ class RunPlaces:
 
 def run_places(data_dir: Path, run_id: str, session_id: str) -> RunPlaces:
     """The places of a run; pure, nothing is created."""
-    return RunPlaces(data_dir / "runs" / run_id, data_dir / "sessions" / session_id)
+    directory = data_dir / "runs" / run_id
+    return RunPlaces(directory, data_dir / "sessions" / session_id, directory)

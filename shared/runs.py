@@ -76,8 +76,8 @@ class Run:
 
     @property
     def job_name(self) -> str:
-        """The name of the job that executes the run; a pure function of its id."""
-        return f"nextflow-{self.run_id}"
+        """The name of the job that executes the run."""
+        return job_name(self.run_id)
 
     @property
     def duration_seconds(self) -> float | None:
@@ -136,6 +136,11 @@ class Run:
             values[name] = times.from_text(values[name]) if values[name] else None
         values["status"] = RunStatus(values["status"])
         return cls(**values)
+
+
+def job_name(run_id: str) -> str:
+    """The name of the job that executes a run: a pure function of its id, so that it is made once."""
+    return f"nextflow-{run_id}"
 
 
 def new_run_id(at: datetime) -> str:

@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 
 from shared.errors import BadSetting
 
+_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -61,6 +62,16 @@ def _path(takes: str) -> tuple[Callable[[str], Path], str]:
     return lambda text: Path(text).expanduser().absolute(), takes
 
 
+def _absolute(takes: str) -> tuple[Callable[[str], Path], str]:
+    def read(text: str) -> Path:
+        path = Path(text)
+        if not path.is_absolute() or path == Path("/") or ".." in path.parts:
+            raise ValueError(text)
+        return path
+
+    return read, takes
+
+
 def _setting(default: str, reader: tuple[Callable[[str], Any], str], says: str, *, secret: bool = False) -> Any:
     read, takes = reader
     return field(
@@ -79,7 +90,59 @@ class Settings:
         "The Redis that keeps runs, events and the Celery queue. Empty: `nfctl up` runs a private one.",
         secret=True,
     )
-    runner: str = _setting("local", _choice("local"), "Where runs execute: `local`, on the machine of the worker.")
+    runner: str = _setting(
+        "local",
+        _choice("local", "kubernetes"),
+        "Where runs execute: `local`, on the machine of the worker; `kubernetes`, as Jobs of a cluster.",
+    )
+    kube_context: str = _setting(
+        "",
+        _matching(r".*", "takes the name of a context of the kubeconfig, or nothing"),
+        "The cluster to use. Empty: the one the worker itself runs in, else the kubeconfig's current context.",
+    )
+    nextflow_namespace: str = _setting(
+        "nextflow-runs",
+        _matching(_NAME, "takes the name of a namespace"),
+        "The namespace of the Jobs and of Nextflow's task pods. Keep no other Secrets in it: pipelines can read them.",
+    )
+    nextflow_service_account: str = _setting(
+        "nextflow",
+        _matching(_NAME, "takes the name of a service account"),
+        "The service account of Nextflow, which may make pods in that namespace.",
+    )
+    nextflow_image: str = _setting(
+        "nextflow/nextflow:24.10.0",
+        _matching(r"\S+", "takes the name of an image"),
+        "The image that Nextflow runs in on Kubernetes, and tasks that name no container.",
+    )
+    nextflow_cpu: str = _setting(
+        "500m",
+        _matching(r"[1-9]\d*m?", "takes an amount of CPU such as 500m or 2"),
+        "The CPU that Nextflow itself asks for on Kubernetes; its tasks ask for their own.",
+    )
+    nextflow_memory: str = _setting(
+        "2Gi",
+        _matching(r"[1-9]\d*[MG]i", "takes an amount of memory such as 2Gi or 1500Mi"),
+        "The memory that Nextflow itself has on Kubernetes; its tasks ask for their own.",
+    )
+    work_pvc: str = _setting(
+        "nextflow-work",
+        _matching(_NAME, "takes the name of a claim"),
+        "The volume claim, ReadWriteMany, that Nextflow and its tasks share.",
+    )
+    work_mount_path: Path = _setting(
+        "/workspace",
+        _absolute("takes an absolute path"),
+        "Where that claim is mounted, in the same place for Nextflow and its tasks.",
+    )
+    job_active_deadline_seconds: int = _setting(
+        "604800", _whole(60, 315_360_000), "Seconds after which Kubernetes stops a run, whatever it does."
+    )
+    job_ttl_seconds_after_finished: int = _setting(
+        "259200",
+        _whole(3600, 315_360_000),
+        "Seconds after which Kubernetes removes the Job of an ended run, and with it `kubectl logs`.",
+    )
     data_dir: Path = _setting(
         "data", _path("takes a directory"), "All that is kept on disk: Redis' files, logs, work and results."
     )
@@ -141,7 +204,8 @@ class Settings:
     cancel_grace_seconds: int = _setting(
         "30",
         _whole(0, 86_400),
-        "Seconds that Nextflow has to stop its tasks after a cancel, before it is killed.",
+        "Seconds that Nextflow has to stop its tasks after a cancel, before it is killed (on Kubernetes 120 at the "
+        "least, as it has pods to delete).",
     )
 
     @property

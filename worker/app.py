@@ -18,7 +18,9 @@ from shared.lease import Leases
 from shared.logs import configure_logging
 from shared.redis_client import connect
 from shared.runs import Run, RunStatus
+from shared.settings import Settings
 from shared.store import Store
+from worker.cluster import Cluster
 from worker.local_cluster import LocalCluster
 from worker.reconciler import reconcile
 from worker.runner import Parting, Supervisor, Tools
@@ -30,6 +32,20 @@ settings = settings_module.load_or_exit()
 app = make_celery(settings)
 
 
+def make_cluster(settings: Settings) -> Cluster:
+    """What executes runs, as RUNNER says."""
+    if settings.runner == "local":
+        return LocalCluster(settings)
+    # The Kubernetes client takes 20 MiB and time, which a worker without a cluster need not spend.
+    from worker.kube.cluster import KubernetesCluster
+
+    return KubernetesCluster(settings)
+
+
+# Asked in the worker's parent process, which supervises nothing.
+_checked = make_cluster(settings)
+
+
 class RunFailed(Exception):
     """The run failed; the Celery task of it fails with the same words."""
 
@@ -39,7 +55,7 @@ def run(task: "Task[..., Any]", run_id: str) -> str:
     """Supervise a run to its end. The Celery task's own end tells the run's."""
     redis = connect(settings.redis_url)
     store = Store(redis, settings)
-    tools = Tools(store, Feed(redis, settings), Leases(redis), LocalCluster(settings), _must_stop)
+    tools = Tools(store, Feed(redis, settings), Leases(redis), make_cluster(settings), _must_stop)
     broker = Broker(app, redis)
     supervisor = Supervisor(run_id, tools)
     parting = supervisor.supervise()
@@ -61,7 +77,7 @@ class Forked:
 def runner_check(_state: Any) -> dict[str, Any]:
     """Tell whoever asks for the service's health whether this worker could execute a run."""
     try:
-        return {"ok": True, "detail": LocalCluster(settings).check()}
+        return {"ok": True, "detail": _checked.check()}
     except CannotStart as error:
         return {"ok": False, "detail": str(error)}
 

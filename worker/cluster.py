@@ -10,16 +10,34 @@ from shared.runs import Run
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line as the run wrote it: when (RFC 3339), on which stream, and the text without its newline."""
+    """One line as the run wrote it: when (RFC 3339), on which stream, and the text without its newline.
+
+    `stream` is `stdout`, `stderr`, or `all` where the two cannot be told apart. `pod` and `container` say who
+    wrote it; empty where only Nextflow itself can have.
+    """
 
     timestamp: str
     stream: str
     text: str
+    pod: str = ""
+    container: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Trouble that the cluster itself knows of. A cluster tells one `key` once a run."""
+
+    key: str
+    level: str
+    message: str
+    source: str
+    task: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a look at the run's log gave: records that are new, and the place to go on from after them.
+    """What a look at the run gave: what is new, and the place to go on from after it.
 
     `started` tells whether Nextflow is known to have started.
     """
@@ -27,11 +45,15 @@ class Chunk:
     records: Sequence[Record]
     place: Mapping[str, Any]
     started: bool
+    notices: Sequence[Notice] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run's execution ended. `code` is None when it never started or nobody saw its end."""
+    """How a run's execution ended. `code` is None when it never started or nobody saw its end.
+
+    `reason` says what the code does not, in words for people.
+    """
 
     code: int | None
     cancelled: bool = False
@@ -43,20 +65,18 @@ class Outcome:
 class Cluster(Protocol):
     """Executes runs. Every method may be called again for the same run, by another process too."""
 
-    def start(self, run: Run) -> None:
-        """Start the run unless it was started before. Raises CannotStart when it never can."""
-
     def follow(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
-        """All that the run writes after `place`, as it writes it, until it has ended and all is read.
+        """Start the run unless it was started before, then give all that it writes after `place`, as it writes it.
 
-        Yields at least every quarter of a second, an empty chunk if nothing is new.
+        Yields at least every quarter of a second, an empty chunk if nothing is new, and ends when the run has
+        ended, all is read, and nothing of it is left at work. Raises CannotStart when the run never can start.
         """
 
     def outcome(self, run: Run) -> Outcome:
         """How the run ended; to be asked once `follow` is exhausted."""
 
     def cancel(self, run: Run) -> None:
-        """Begin to end the run, also one that has not started: it will not."""
+        """Begin to end the run, also one that has not started: it will not. Returns at once."""
 
     def check(self) -> str:
         """A sentence that says what executes runs here. Raises CannotStart when nothing could now."""

@@ -44,21 +44,20 @@ class Command:
     files: Mapping[Path, bytes]
 
 
-def build(run: Run, nextflow: str, places: RunPlaces, pipelines_dir: Path) -> Command:
-    """The command of a run. Text of the user becomes file content or the value of an option, never an option."""
-    user_config, own_config = places.directory / "user.config", places.directory / "service.config"
-    parameters = places.directory / "parameters.json"
-    files = {parameters: orjson.dumps(dict(run.parameters)), own_config: _config(places).encode()}
+def build(run: Run, nextflow: str, places: RunPlaces, pipeline: str, *, settled: str = "") -> Command:
+    """The command of a run. Text of the user becomes file content or the value of an option, never an option.
+
+    `pipeline` is what Nextflow is to run; `settled` is configuration that the user's cannot change.
+    """
+    user_config, own_config = places.settings / "user.config", places.settings / "service.config"
+    parameters = places.settings / "parameters.json"
+    files = {parameters: orjson.dumps(dict(run.parameters)), own_config: (_config(places) + settled).encode()}
     configs = ["-c", str(own_config)]
     if run.config:
         files[user_config] = run.config.encode()
-        configs = [
-            "-c",
-            str(user_config),
-            *configs,
-        ]  # the later file wins, and the trace is how progress is known
-    arguments = [nextflow, "-log", str(places.directory / "nextflow.log"), "run"]
-    arguments.append(pipeline_argument(run.pipeline, pipelines_dir))
+        # The later file wins, and the trace is how progress is known.
+        configs = ["-c", str(user_config), *configs]
+    arguments = [nextflow, "-log", str(places.directory / "nextflow.log"), "run", pipeline]
     arguments += [*configs, "-name", run.run_id, "-params-file", str(parameters), "-ansi-log", "false"]
     arguments += ["-work-dir", run.workdir or str(places.launch / "work")]
     for option, value in (("-r", run.revision), ("-profile", run.profile)):
@@ -69,12 +68,18 @@ def build(run: Run, nextflow: str, places: RunPlaces, pipelines_dir: Path) -> Co
 
 def pipeline_argument(pipeline: str, pipelines_dir: Path) -> str:
     """An absolute path for what lies in the pipelines directory, else the name as it is, for Nextflow to find."""
+    found = local_pipeline(pipeline, pipelines_dir)
+    return str(found) if found else pipeline
+
+
+def local_pipeline(pipeline: str, pipelines_dir: Path) -> Path | None:
+    """What a relative name means in the pipelines directory; None when there is nothing of that name."""
     if _REMOTE.match(pipeline) or Path(pipeline).is_absolute():
-        return pipeline
+        return None
     for candidate in (pipelines_dir / pipeline, pipelines_dir.parent / pipeline):
         if os.path.exists(candidate):  # noqa: PTH110 - unlike Path.exists, it takes a name of any length
-            return str(candidate.absolute())
-    return pipeline
+            return candidate.absolute()
+    return None
 
 
 def _environment(run: Run) -> dict[str, str]:
@@ -100,15 +105,16 @@ trace {{
 report {{
     enabled = true
     overwrite = true
-    file = '{_quoted(reports / "report.html")}'
+    file = '{quoted(reports / "report.html")}'
 }}
 timeline {{
     enabled = true
     overwrite = true
-    file = '{_quoted(reports / "timeline.html")}'
+    file = '{quoted(reports / "timeline.html")}'
 }}
 """
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace("'", "\\'")
+def quoted(value: object) -> str:
+    """The text as it stands between single quotes in Nextflow's configuration."""
+    return str(value).replace("\\", "\\\\").replace("'", "\\'")

@@ -4,6 +4,23 @@ import re
 
 _HINTS = [
     (
+        r"\b401\b.*Unauthorized|Unauthorized.*\b401\b",
+        "The cluster refused Nextflow's token, which older releases read once although it is changed every hour: "
+        "resume the run, and use Nextflow 25.10 or newer for long ones.",
+    ),
+    (
+        r"image cannot be pulled|ImagePullBackOff|ErrImagePull",
+        "Check the image's name and tag, that its registry can be reached, and its pull secret.",
+    ),
+    (
+        r"forbidden: User|cannot create resource",
+        "The service account NEXTFLOW_SERVICE_ACCOUNT lacks rights in the namespace of the runs.",
+    ),
+    (
+        r"must be a path mounted as a PV|\.command\.run: No such file",
+        "The work directory must lie on the claim that WORK_PVC names, below WORK_MOUNT_PATH.",
+    ),
+    (
         r"exit status \(137\)|OutOfMemoryError|SIGKILL",
         "The task was killed, most often for lack of memory: give it more.",
     ),
@@ -18,7 +35,8 @@ _HINTS = [
     ),
     (
         r"Cannot find script file|No such file or directory|Not a valid project name",
-        "Check the pipeline's name: a directory in PIPELINES_DIR, an absolute path, owner/repository, or a Git URL.",
+        "Check the pipeline's name: a directory in PIPELINES_DIR, an absolute path (on Kubernetes: on the work claim), "
+        "owner/repository, or a Git URL.",
     ),
     (
         r"Unknown project|Cannot find .* at (github|gitlab|bitbucket)|UnknownHostException|Remote resource not found",

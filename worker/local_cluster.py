@@ -36,27 +36,9 @@ class LocalCluster:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def start(self, run: Run) -> None:
-        """Start the run's shim unless it has or had one. Raises CannotStart."""
-        places = self._places(run)
-        if _begun(places):
-            return
-        nextflow = self._nextflow()
-        self._prepare(run, places, nextflow)
-        try:
-            self._launch_shim(places.directory)
-        except OSError as error:
-            raise CannotStart(f"The run cannot be started in {places.directory}: {error.strerror}.") from error
-        deadline = time.monotonic() + _START_SECONDS
-        while not _begun(places):
-            if time.monotonic() > deadline:
-                _leave_word(places.directory)  # a shim that comes too late must not start anything
-                said = (places.directory / "shim.err").read_text(errors="replace").strip()
-                raise CannotStart(f"The run could not be started in {places.directory}: {said or 'no answer'}.")
-            time.sleep(0.01)
-
     def follow(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
         """See `Cluster.follow`; `place` is `{"offset": bytes of the log that are read}`."""
+        self._start(run)
         places = self._places(run)
         with _Tail(places.directory, int(place.get("offset", 0))) as tail:
             checked_at = time.monotonic()
@@ -98,6 +80,25 @@ class LocalCluster:
             raise CannotStart(f"The data directory {self._settings.data_dir} cannot be written.")
         return f"local, {nextflow}"
 
+    def _start(self, run: Run) -> None:
+        """Start the run's shim unless it has or had one. Raises CannotStart."""
+        places = self._places(run)
+        if _begun(places):
+            return
+        nextflow = self._nextflow()
+        self._prepare(run, places, nextflow)
+        try:
+            self._launch_shim(places.directory)
+        except OSError as error:
+            raise CannotStart(f"The run cannot be started in {places.directory}: {error.strerror}.") from error
+        deadline = time.monotonic() + _START_SECONDS
+        while not _begun(places):
+            if time.monotonic() > deadline:
+                _leave_word(places.directory)  # a shim that comes too late must not start anything
+                said = (places.directory / "shim.err").read_text(errors="replace").strip()
+                raise CannotStart(f"The run could not be started in {places.directory}: {said or 'no answer'}.")
+            time.sleep(0.01)
+
     def _places(self, run: Run) -> RunPlaces:
         return run_places(self._settings.data_dir, run.run_id, run.session_id)
 
@@ -111,7 +112,8 @@ class LocalCluster:
         return found
 
     def _prepare(self, run: Run, places: RunPlaces, nextflow: str) -> None:
-        made = command.build(run, nextflow, places, self._settings.pipelines_dir)
+        pipeline = command.pipeline_argument(run.pipeline, self._settings.pipelines_dir)
+        made = command.build(run, nextflow, places, pipeline)
         try:
             places.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             places.reports.mkdir(exist_ok=True)

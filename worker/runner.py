@@ -87,11 +87,10 @@ class Supervisor:
         if run.status is RunStatus.QUEUED or not self._take_lease():
             return Parting.NOT_MINE
         try:
-            self._start(run)
+            scribe = self._follow(run)
         except CannotStart as error:
             self._cannot_start(run, str(error))
             return Parting.ENDED
-        scribe = self._follow(run)
         if scribe is None:
             self._tools.leases.release(self._run_id, self._fence)
             return Parting.HANDED_BACK
@@ -114,13 +113,10 @@ class Supervisor:
         self._held = self._tools.leases.renew(self._run_id, self._fence)
         self._renewed_at = time.monotonic()
 
-    def _start(self, run: Run) -> None:
+    def _follow(self, run: Run) -> Scribe | None:
+        """Start the run and write what it says until it ends; None when this worker must leave before."""
         if self._held and self._held.status is RunStatus.CANCELLING:
             self._tools.cluster.cancel(run)
-        self._tools.cluster.start(run)
-
-    def _follow(self, run: Run) -> Scribe | None:
-        """Write what the run says until it ends; None when this worker must leave before."""
         scribe = Scribe(run, self._tools.feed.place(self._run_id))
         for chunk in self._tools.cluster.follow(run, scribe.place):
             self._mind(run, chunk)
@@ -200,7 +196,7 @@ def judge(status: RunStatus, outcome: Outcome, scribe: Scribe) -> tuple[RunStatu
     if status is RunStatus.CANCELLING or outcome.cancelled:
         return RunStatus.CANCELLED, _cancelled(outcome)
     said = scribe.first_error
-    if outcome.code is None:
+    if outcome.code is None or outcome.reason:
         return RunStatus.FAILED, outcome.reason or "Nobody saw how the run ended."
     if outcome.code > 128:
         return RunStatus.FAILED, _signalled(outcome.code, said)

@@ -11,7 +11,7 @@ from shared.events import LINES_PER_EVENT, Event, LogLine
 from shared.feed import Batch, Place
 from shared.runs import Run
 from worker import console
-from worker.cluster import Chunk, Record
+from worker.cluster import Chunk, Notice, Record
 from worker.console import BlockStart, Meaning, Text, Trace, TraceHead
 from worker.hints import hint_for
 from worker.progress import Progress
@@ -69,14 +69,19 @@ class Scribe:
         """The batch to append for a chunk, None if there is nothing to say. `clock` is in seconds, monotonic."""
         self.place = chunk.place
         for record in chunk.records:
-            self._read(record)
+            if record.container in ("", CONTAINER):
+                self._read(record)
+            else:  # what stands beside Nextflow in its pod says nothing about the run
+                self._log(record, redaction.without_userinfo(console.plain(record.text)))
+        for notice in chunk.notices:
+            self._tell_notice(notice)
         if chunk.records or self._heard_at is None:
             self._heard_at = clock
         elif clock - self._heard_at >= _QUIET_SECONDS[self._memory.block_level or "warning"]:
             self._close_block()
         self._flush_lines()
         told = self._progress_due(clock) if clock - self._told_at >= PROGRESS_SECONDS else None
-        return self._batch_of(told, always=bool(chunk.records))
+        return self._batch_of(told, always=bool(chunk.records or chunk.notices))
 
     def close(self) -> None:
         """The log has ended: what is open is complete now."""
@@ -109,9 +114,8 @@ class Scribe:
 
     def _log(self, record: Record, line: str) -> None:
         self._memory.line += 1
-        self._lines.append(
-            LogLine(record.timestamp, line, self._run.job_name, CONTAINER, record.stream, self._memory.line)
-        )
+        pod, container = record.pod or self._run.job_name, record.container or CONTAINER
+        self._lines.append(LogLine(record.timestamp, line, pod, container, record.stream, self._memory.line))
         if len(self._lines) == LINES_PER_EVENT:
             self._flush_lines()
 
@@ -158,6 +162,22 @@ class Scribe:
                 source="nextflow",
                 task=task["task"] if task else None,
                 hint=hint_for(text),
+            )
+        )
+
+    def _tell_notice(self, notice: Notice) -> None:
+        self._flush_lines()
+        if notice.level == "error" and notice.task is None and self._memory.first_error is None:
+            self._memory.first_error = notice.message
+        self._events.append(
+            events.error(
+                self._run.run_id,
+                times.now(),
+                level=notice.level,
+                message=redaction.without_userinfo(notice.message),
+                source=notice.source,
+                task=notice.task,
+                hint=notice.hint,
             )
         )
 

@@ -1,18 +1,21 @@
 """What tests with a real Redis share: runs to submit, patience, and the API on that Redis."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from kube_lab import Lab
 
 from shared import times
 from shared.runs import Run, RunStatus, new_run_id, new_session_id
 from shared.settings import Settings
 from shared.store import Store
 from web.app import create_app
+from worker.kube import carriage, follower, watch
 
 T = TypeVar("T")
 MakeRun = Callable[..., Run]
@@ -81,3 +84,15 @@ def app(settings: Settings) -> Flask:
 def api(app: Flask) -> FlaskClient:
     """A client of the API."""
     return app.test_client()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """A fake Kubernetes with nothing in it, and a run to be carried there, by workers that are quick to try again."""
+    for module in (carriage, follower, watch):
+        monkeypatch.setattr(module, "_FIRST_PAUSE", 0.02)
+        monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(carriage, "_PULSE_SECONDS", 0.05)
+    made = Lab(tmp_path, make_run())
+    yield made
+    made.close()

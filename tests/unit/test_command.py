@@ -21,7 +21,8 @@ words = st.text(min_size=1, max_size=30)
 
 
 def built(run: Run, pipelines_dir: Path = Path("/pipelines")) -> Command:
-    return command.build(run, "/bin/nextflow", run_places(DATA, run.run_id, run.session_id), pipelines_dir)
+    pipeline = command.pipeline_argument(run.pipeline, pipelines_dir)
+    return command.build(run, "/bin/nextflow", run_places(DATA, run.run_id, run.session_id), pipeline)
 
 
 def options(made: Command) -> dict[str, list[str]]:
@@ -111,7 +112,7 @@ def test_the_trace_holds_what_the_console_reader_takes(run: Run) -> None:
 def test_quotes_in_the_data_directory_do_not_end_the_text_of_the_config(run: Run) -> None:
     """A path in the config is quoted as Groovy wants it."""
     places = run_places(Path("/it's\\here"), run.run_id, run.session_id)
-    made = command.build(run, "nextflow", places, Path("/pipelines"))
+    made = command.build(run, "nextflow", places, "hello")
     text = made.files[places.directory / "service.config"].decode()
     assert f"'/it\\'s\\\\here/runs/{run.run_id}/reports/report.html'" in text
 

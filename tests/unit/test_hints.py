@@ -24,6 +24,10 @@ from worker.hints import hint_for
         ("Can't find a run with the specified id: 0f4d", "resume"),
         ("Unable to acquire lock on session with ID 0f4d", "same session"),
         ("No space left on device", "disk is full"),
+        ("K8sResponseException: Request GET /api/v1 returned an error code=401 Unauthorized 401", "resume"),
+        ("K8s pod image cannot be pulled -- Connection refused", "registry"),
+        ('pods is forbidden: User "x" cannot create resource "pods"', "NEXTFLOW_SERVICE_ACCOUNT"),
+        ("bash: /workspace/ab/.command.run: No such file or directory", "WORK_PVC"),
         ("WARN: Access to undefined parameter `x`", "a value"),
     ],
 )

@@ -35,6 +35,17 @@ BAD = [
     ("LOG_RETENTION_LINES", "49"),
     ("LOG_RETENTION_BYTES", "1"),
     ("CANCEL_GRACE_SECONDS", "soon"),
+    ("NEXTFLOW_NAMESPACE", "Not_A_Name"),
+    ("NEXTFLOW_SERVICE_ACCOUNT", "-"),
+    ("NEXTFLOW_IMAGE", "two words"),
+    ("NEXTFLOW_CPU", "half"),
+    ("NEXTFLOW_MEMORY", "2 GB"),
+    ("WORK_PVC", "a/b"),
+    ("WORK_MOUNT_PATH", "workspace"),
+    ("WORK_MOUNT_PATH", "/"),
+    ("WORK_MOUNT_PATH", "/a/../b"),
+    ("JOB_ACTIVE_DEADLINE_SECONDS", "0"),
+    ("JOB_TTL_SECONDS_AFTER_FINISHED", "5"),
 ]
 
 
@@ -60,7 +71,7 @@ def test_a_bad_value_is_told_in_one_line(key: str, value: str) -> None:
 
 def test_every_setting_but_paths_refuses_something() -> None:
     """No setting is read without a check, but those that may be any text."""
-    unchecked = {"DATA_DIR", "PIPELINES_DIR", "NEXTFLOW_BIN"}
+    unchecked = {"DATA_DIR", "PIPELINES_DIR", "NEXTFLOW_BIN", "KUBE_CONTEXT"}
     assert {key for key, _ in BAD} | unchecked == {item.name.upper() for item in dataclasses.fields(settings.Settings)}
 
 

@@ -1,0 +1,251 @@
+"""The Job of a run and its Secret: what the cluster is asked for, and what never stands in it."""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import settings as settings_module
+from shared.errors import CannotStart
+from shared.runs import Run
+from shared.settings import Settings
+from worker.kube import manifest
+from worker.kube.manifest import Order
+
+Json = dict[str, Any]
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The default settings, with pipelines of every kind."""
+    return made_settings(tmp_path_factory.mktemp("lab"))
+
+
+def made_settings(directory: Path, **values: str) -> Settings:
+    """Settings whose pipelines lie in a directory of their own."""
+    pipelines = directory / "pipelines"
+    pipelines.mkdir(exist_ok=True)
+    return settings_module.load({"PIPELINES_DIR": str(pipelines), "DATA_DIR": str(directory), **values})
+
+
+def container(order: Order) -> Json:
+    found: Json = manifest.job(order)["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def unpacked(order: Order) -> Mapping[str, tuple[bytes, int]]:
+    """The files as the kubelet mounts them: content and mode, by path."""
+    data = manifest.secret(order, "uid-1")["data"]
+    volumes = manifest.job(order)["spec"]["template"]["spec"]["volumes"]
+    items = next(volume["secret"]["items"] for volume in volumes if "secret" in volume)
+    assert {item["key"] for item in items} == set(data)
+    return {item["path"]: (base64.b64decode(data[item["key"]]), item["mode"]) for item in items}
+
+
+def expanded(text: str, variables: Mapping[str, str]) -> str:
+    """What Kubernetes makes of an argument: its third_party/forked/golang/expansion, in Python."""
+    made, place = "", 0
+    while place < len(text):
+        following = text[place + 1 : place + 2]
+        if text[place] != "$" or not following:
+            made, place = made + text[place], place + 1
+        elif following == "(" and ")" in text[place:]:
+            end = text.index(")", place)
+            name = text[place + 2 : end]
+            made, place = made + variables.get(name, f"$({name})"), end + 1
+        else:
+            made, place = made + ("$" if following == "$" else "$" + following), place + 2
+    return made
+
+
+def test_it_conforms_to_the_restricted_profile(run: Run, settings: Settings) -> None:
+    """A namespace that enforces the restricted Pod Security Standard takes the pod."""
+    pod = manifest.job(manifest.order(run, settings))["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for one in [*pod["containers"], *pod.get("initContainers", [])]:
+        own = one["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert own["readOnlyRootFilesystem"] is True
+        assert "privileged" not in own
+        assert "ports" not in one
+    assert {next(key for key in volume if key != "name") for volume in pod["volumes"]} <= {
+        "persistentVolumeClaim",
+        "secret",
+        "emptyDir",
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+
+
+def test_it_begins_once_and_suspended(run: Run, settings: Settings) -> None:
+    """Making it starts nothing, and nothing of it is tried twice."""
+    job = manifest.job(manifest.order(run, settings))
+    assert job["spec"]["suspend"] is True
+    assert (job["spec"]["backoffLimit"], job["spec"]["completions"], job["spec"]["parallelism"]) == (0, 1, 1)
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    assert job["spec"]["activeDeadlineSeconds"] == settings.job_active_deadline_seconds
+    assert job["spec"]["ttlSecondsAfterFinished"] == settings.job_ttl_seconds_after_finished
+
+
+def test_names_and_labels_are_legal(run: Run, settings: Settings) -> None:
+    """The name leaves room for the pod's suffix, and every label is one."""
+    order = manifest.order(run, settings)
+    job, secret = manifest.job(order), manifest.secret(order, "uid-1")
+    for item in (job, secret):
+        assert _NAME.fullmatch(item["metadata"]["name"])
+        assert len(item["metadata"]["name"]) <= 63 - len("-abcde")
+    for labels in (job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]):
+        assert all(_LABEL.fullmatch(value) for value in labels.values())
+        assert labels[manifest.RUN_LABEL] == run.run_id
+    # The run's own Job is not one of those that Nextflow leaves behind.
+    assert manifest.RUN_NAME_LABEL not in job["metadata"]["labels"]
+    assert job["spec"]["template"]["metadata"]["labels"][manifest.RUN_NAME_LABEL] == run.run_id
+
+
+def test_the_secret_belongs_to_the_job(run: Run, settings: Settings) -> None:
+    """It goes when the Job goes, and nobody changes it meanwhile."""
+    secret = manifest.secret(manifest.order(run, settings), "uid-1")
+    assert [owner["uid"] for owner in secret["metadata"]["ownerReferences"]] == ["uid-1"]
+    assert secret["immutable"] is True
+
+
+@given(st.text(st.sampled_from("$()aHOME"), max_size=30))
+def test_arguments_arrive_as_they_are(run: Run, settings: Settings, text: str) -> None:
+    """Whatever dollars and brackets a user writes, Kubernetes puts nothing in their place."""
+    order = manifest.order(replace(run, revision=text or None, profile="x$$(HOME)$(NXF_HOME)$"), settings)
+    variables = {item["name"]: item["value"] for item in container(order)["env"]}
+    assert tuple(expanded(argument, variables) for argument in container(order)["args"]) == order.command.arguments
+
+
+def test_environment_values_arrive_as_they_are(run: Run, tmp_path: Path) -> None:
+    """They are looked through for variables too."""
+    order = manifest.order(run, made_settings(tmp_path, WORK_MOUNT_PATH="/a$(HOME)$$b"))
+    values = {item["name"]: item["value"] for item in container(order)["env"]}
+    assert expanded(values["NXF_HOME"], {"HOME": "wrong"}) == "/a$(HOME)$$b/.nextflow"
+
+
+def test_the_script_is_left_as_it_is(run: Run, settings: Settings) -> None:
+    """The shell's own variables are no variables of Kubernetes."""
+    made = container(manifest.order(run, settings))
+    variables = {item["name"]: "wrong" for item in made["env"]}
+    assert [expanded(word, variables) for word in made["command"]] == made["command"]
+
+
+def test_what_is_secret_stands_in_the_secret_alone(run: Run, settings: Settings) -> None:
+    """Whoever may see Jobs sees neither parameters nor the user's configuration."""
+    told = replace(run, parameters={"token": "hunter2"}, config="aws.secretKey = 'hunter3'")
+    order = manifest.order(told, settings)
+    assert "hunter" not in json.dumps(manifest.job(order))
+    files = unpacked(order)
+    assert json.loads(files["parameters.json"][0]) == {"token": "hunter2"}
+    assert files["user.config"][0] == b"aws.secretKey = 'hunter3'"
+
+
+def test_a_pipeline_that_is_not_here(run: Run, settings: Settings) -> None:
+    """A repository's name is Nextflow's to find; nothing is packed."""
+    order = manifest.order(replace(run, pipeline="nextflow-io/hello", config=None), settings)
+    assert set(unpacked(order)) == {"parameters.json", "service.config", "defaults.config"}
+    assert "nextflow-io/hello" in order.command.arguments
+
+
+def test_a_directory_is_packed(run: Run, tmp_path: Path) -> None:
+    """With its folders and the bits that make scripts executable, and without what is hidden."""
+    settings = made_settings(tmp_path)
+    pipeline = settings.pipelines_dir / "align"
+    for name in ("main.nf", "bin/run.sh", "modules/a/b.nf", ".git/config", ".nextflow.log", "modules/.cache/x"):
+        path = pipeline / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {name}\n")
+    (pipeline / "bin" / "run.sh").chmod(0o755)
+    (pipeline / "binary").write_bytes(bytes(range(256)))
+    (pipeline / "empty").touch()
+    (pipeline / "dangling").symlink_to("nowhere")
+    order = manifest.order(replace(run, pipeline="align"), settings)
+    files = {path: file for path, file in unpacked(order).items() if path.startswith("pipeline/")}
+    assert {path: mode for path, (_, mode) in files.items()} == {
+        "pipeline/main.nf": 0o444,
+        "pipeline/bin/run.sh": 0o555,
+        "pipeline/modules/a/b.nf": 0o444,
+        "pipeline/binary": 0o444,
+        "pipeline/empty": 0o444,
+    }
+    assert files["pipeline/binary"][0] == bytes(range(256))
+    assert files["pipeline/main.nf"][0] == b"# main.nf\n"
+    assert f"/workspace/sessions/{run.session_id}/pipeline" in order.command.arguments
+
+
+def test_a_single_script_is_packed(run: Run, tmp_path: Path) -> None:
+    """Alone, and Nextflow is given its path."""
+    settings = made_settings(tmp_path)
+    (settings.pipelines_dir / "one.nf").write_text("println 1\n")
+    (settings.pipelines_dir / "two.nf").write_text("println 2\n")
+    order = manifest.order(replace(run, pipeline="one.nf"), settings)
+    assert [path for path in unpacked(order) if path.startswith("pipeline/")] == ["pipeline/one.nf"]
+    assert f"/workspace/sessions/{run.session_id}/pipeline/one.nf" in order.command.arguments
+
+
+def test_what_lies_outside_is_not_packed(run: Run, tmp_path: Path) -> None:
+    """Neither a way up nor a link leads out of PIPELINES_DIR."""
+    settings = made_settings(tmp_path)
+    (tmp_path / "private.nf").write_text("the worker's own\n")
+    (settings.pipelines_dir / "link.nf").symlink_to(tmp_path / "private.nf")
+    for name in ("../private.nf", "link.nf", "private.nf"):
+        order = manifest.order(replace(run, pipeline=name), settings)
+        assert not any(path.startswith("pipeline/") for path in unpacked(order))
+
+
+@pytest.mark.parametrize("sizes", [[800_000], [1000] * 750, [600_000, 200_000]])
+def test_a_pipeline_that_does_not_fit(run: Run, tmp_path: Path, sizes: list[int]) -> None:
+    """What does not fit into a Secret cannot start, and it is said what to do."""
+    settings = made_settings(tmp_path)
+    pipeline = settings.pipelines_dir / "big"
+    pipeline.mkdir()
+    for number, size in enumerate(sizes):
+        (pipeline / f"file-{number}").write_bytes(b"x" * size)
+    with pytest.raises(CannotStart, match=r"700000 bytes that fit into a Secret.*claim nextflow-work"):
+        manifest.order(replace(run, pipeline="big"), settings)
+
+
+def test_parameters_that_do_not_fit(run: Run, settings: Settings) -> None:
+    """They count too."""
+    with pytest.raises(CannotStart, match="fit into a Secret"):
+        manifest.order(replace(run, parameters={"samples": "x" * 700_001}), settings)
+
+
+def test_what_just_fits_is_taken_by_the_server(run: Run, tmp_path: Path) -> None:
+    """The Secret stays below the mebibyte that the API server takes, its names included."""
+    settings = made_settings(tmp_path)
+    pipeline = settings.pipelines_dir / "big"
+    pipeline.mkdir()
+    for number in range(690):
+        (pipeline / f"file-{number}").write_bytes(b"x" * 1000)
+    secret = manifest.secret(manifest.order(replace(run, pipeline="big"), settings), "uid-1")
+    assert len(json.dumps(secret)) < 1_048_576
+
+
+@pytest.mark.parametrize(("memory", "heap"), [("1Gi", 614), ("1500Mi", 900), ("4Gi", 2457), ("512Mi", 307)])
+def test_the_heap_leaves_room_for_java_itself(run: Run, tmp_path: Path, memory: str, heap: int) -> None:
+    """Three fifths of the container's memory, which is both asked for and the limit."""
+    made = container(manifest.order(run, made_settings(tmp_path, NEXTFLOW_MEMORY=memory)))
+    options = {item["name"]: item["value"] for item in made["env"]}["NXF_OPTS"]
+    assert f"-Xmx{heap}m" in options.split()
+    assert made["resources"]["requests"]["memory"] == made["resources"]["limits"]["memory"] == memory
+
+
+def test_the_grace_is_enough_for_nextflow_to_end_its_pods(run: Run, tmp_path: Path) -> None:
+    """A shorter one than that is not taken, a longer one is."""
+    for seconds, grace in (("5", 120), ("600", 600)):
+        settings = made_settings(tmp_path, CANCEL_GRACE_SECONDS=seconds)
+        pod = manifest.job(manifest.order(run, settings))["spec"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] == grace

@@ -1,0 +1,1 @@
+"""Executes runs as Jobs of a Kubernetes cluster."""

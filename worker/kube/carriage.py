@@ -1,0 +1,503 @@
+"""Carries one run through the cluster, in threads of its own: the Job, its pods, their logs, and what they leave.
+
+One thread acts: it takes in what the watches see, calls the API server, and repeats what fails until it
+works, for as long as the run lasts. Whoever iterates over `chunks` is never held up by the cluster.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from shared import times
+from shared.errors import CannotStart, ClusterAway, ClusterRefused
+from shared.runs import Run
+from shared.settings import Settings
+from worker.cluster import Chunk, Notice, Outcome, Record
+from worker.kube import diagnosis, manifest
+from worker.kube.api import Api, Json
+from worker.kube.follower import Follower, Said, Source
+from worker.kube.slot import Grant, Slot, SlotTaken, finished
+from worker.kube.watch import Watch
+
+T = TypeVar("T")
+_PULSE_SECONDS = 0.2
+_GATHER_SECONDS = 0.02
+_GATHER_MOST = 64
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_AWAY_SECONDS = 5.0
+_REAP_SECONDS = 0.5
+_STUCK_SECONDS = 60.0
+_REAP_GRACE_SECONDS = 5
+_NOTICES = 500
+_STRANGE = 100
+_log = logging.getLogger(__name__)
+
+
+class _Stopped(Exception):
+    """Nobody follows the run here any more; it goes on."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the watches have told, by uid."""
+
+    job: Json | None = None
+    job_known: bool = False
+    pods: dict[str, Json] = field(default_factory=dict)
+    pods_known: bool = False
+
+
+class Carriage:
+    """One run on the cluster. `cancelled` tells whether it is to be ended."""
+
+    def __init__(
+        self, api: Api, settings: Settings, run: Run, place: Mapping[str, Any], cancelled: Callable[[], bool]
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._run = run
+        self._cancelled = cancelled
+        namespace = settings.nextflow_namespace
+        self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._job = f"{self._jobs}/{run.job_name}"
+        self._secrets = f"/api/v1/namespaces/{namespace}/secrets"
+        self._slot = Slot(api, namespace)
+        self._cursors: dict[str, Any] = dict(place.get("logs", {}))
+        self._told: dict[str, None] = dict.fromkeys(place.get("told", ()))
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._outbox: queue.Queue[Said | Notice | Outcome | Exception] = queue.Queue(maxsize=256)
+        self._stopping = threading.Event()
+        self._started = False
+        self._seen = _Seen()
+        self._heads: dict[str, Json] = {}
+        self._followers: dict[str, Follower] = {}
+        self._grant: Grant | None = None
+        self._strange: deque[Json] = deque(maxlen=_STRANGE)
+        self._ending = False
+        self._looked = False
+        self._removed: set[str] = set()
+        self._watches = self._make_watches()
+        self._thread = threading.Thread(target=self._carry, name=f"carriage {run.run_id}", daemon=True)
+        self.outcome: Outcome | None = None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """See `Cluster.follow`."""
+        self._thread.start()
+        try:
+            while self.outcome is None:
+                said = self._gather()
+                yield self._chunk(said)
+                if any(isinstance(item, Said) for item in said):
+                    self._stopping.wait(_GATHER_SECONDS)
+        finally:
+            self._stop()
+
+    # What follows runs in the thread of whoever iterates.
+
+    def _gather(self) -> list[Said | Notice]:
+        found: list[Said | Notice] = []
+        try:
+            item = self._outbox.get(timeout=_PULSE_SECONDS)
+            while True:
+                if isinstance(item, Exception):
+                    raise item
+                if isinstance(item, Outcome):
+                    self.outcome = item
+                    return found
+                found.append(item)
+                if len(found) == _GATHER_MOST:
+                    return found
+                item = self._outbox.get_nowait()
+        except queue.Empty:
+            return found
+
+    def _chunk(self, said: Sequence[Said | Notice]) -> Chunk:
+        records: list[Record] = []
+        notices: list[Notice] = []
+        for item in said:
+            if isinstance(item, Said):
+                records += item.records
+                self._cursors = self._cursors | {item.source.key: item.cursor}
+                item_notices = [_gap(item)] if item.gap else []
+            else:
+                item_notices = [item]
+            notices += [notice for notice in item_notices if self._untold(notice)]
+        place = {"logs": self._cursors, "told": list(self._told)}
+        return Chunk(records, place, self._started, notices)
+
+    def _untold(self, notice: Notice) -> bool:
+        if notice.key in self._told or len(self._told) >= _NOTICES:
+            return False
+        self._told[notice.key] = None
+        return True
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for watch in self._watches:
+            watch.stop()
+        for follower in self._followers.values():
+            follower.stop()
+
+    # What follows runs in the carriage's own thread, but for what the watches and followers put into its boxes.
+
+    def _make_watches(self) -> list[Watch]:
+        def told(take: Callable[[Json, bool], None]) -> Callable[[Json, bool], None]:
+            return lambda item, gone: self._inbox.put(partial(take, item, gone))
+
+        run = self._run
+        events = f"/api/v1/namespaces/{self._settings.nextflow_namespace}/events"
+        return [
+            Watch(
+                self._api,
+                self._jobs,
+                {"labelSelector": f"{manifest.RUN_LABEL}={run.run_id}"},
+                told(self._take_job),
+                lambda: self._inbox.put(self._job_listed),
+            ),
+            Watch(
+                self._api,
+                self._pods,
+                {"labelSelector": f"{manifest.RUN_NAME_LABEL}={run.run_id}"},
+                told(self._take_pod),
+                lambda: self._inbox.put(self._pods_listed),
+            ),
+            Watch(self._api, events, {"fieldSelector": "type=Warning"}, told(self._take_event)),
+        ]
+
+    def _carry(self) -> None:
+        try:
+            self._begin()
+            for watch in self._watches:
+                watch.start()
+            while not self._over():
+                self._take_in()
+                if self._cancelled() and not self._ending:
+                    self._end_job()
+                if self._ending and self._seen.job is not None:
+                    # Another worker that slept may have made one just now, and may never wake.
+                    self._remove_job(self._seen.job)
+            self._reap()
+            self._say(self._judge())
+        except _Stopped:
+            self._stop()  # a follower may have begun after whoever left had stopped the others
+        except Exception as error:  # told to whoever iterates, who knows what to do
+            self._say_last(error)
+
+    def _begin(self) -> None:
+        """Have the run's Job at work, unless it is cancelled or was there once."""
+        self._grant = self._claim()
+        if self._grant is None or self._grant.cancelled or self._cancelled():
+            return
+        try:
+            if self._grant.job_uid is None:
+                self._make(manifest.order(self._run, self._settings))
+            self._let_go()
+        except ClusterRefused as error:
+            with suppress(ClusterRefused):  # a Job that was made would wait for ever
+                self._end_job()
+            raise CannotStart(
+                f"Kubernetes refuses the run's Job: {error}. Check the rights of the worker's service account, the "
+                f"namespace {self._settings.nextflow_namespace}, and its quotas."
+            ) from error
+
+    def _claim(self) -> Grant | None:
+        """Hold the slot; None when the run is cancelled while it waits for it."""
+        while not self._cancelled():
+            try:
+                return self._insist(lambda: self._slot.claim(self._run.run_id))
+            except SlotTaken as error:
+                message = f"{error} This one waits for its end."
+                self._tell(Notice(f"slot/{error.holder}", "warning", message, "kubernetes"))
+                self._pause(1.0)
+            except ClusterRefused as error:
+                raise CannotStart(
+                    f"Kubernetes refuses the Lease that keeps runs apart: {error}. Check the rights of the worker's "
+                    f"service account, and that the namespace {self._settings.nextflow_namespace} exists."
+                ) from error
+        return None
+
+    def _make(self, order: manifest.Order) -> None:
+        """Make the Job, suspended, and its Secret, and have the Lease take them down."""
+        uid = self._insist(lambda: self._made_job(order))["metadata"]["uid"]
+        self._insist(lambda: self._made_secret(order, uid))
+        self._grant = self._insist(lambda: self._slot.record_job(self._run.run_id, uid))
+        if self._grant.job_uid != uid:
+            self._delete(self._job, uid, {"propagationPolicy": "Background"})
+
+    def _made_job(self, order: manifest.Order) -> Json:
+        try:
+            return self._api.create(self._jobs, manifest.job(order))
+        except ClusterRefused as error:
+            if error.reason != "AlreadyExists":
+                raise
+        found = self._api.get(self._job)
+        if not self._is_own(found):
+            raise CannotStart(f"A Job {self._run.job_name} that is not the run's own is in the way. Delete it.")
+        return found
+
+    def _made_secret(self, order: manifest.Order, uid: str) -> None:
+        try:
+            self._api.create(self._secrets, manifest.secret(order, uid))
+        except ClusterRefused as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    def _let_go(self) -> None:
+        """Let the Job that the Lease has taken down begin; one that is gone by now stays gone."""
+        if self._grant is None or self._grant.cancelled:
+            return
+        change = {"metadata": {"uid": self._grant.job_uid}, "spec": {"suspend": False}}
+        try:
+            self._insist(lambda: self._api.merge(self._job, change))
+        except ClusterRefused as error:
+            if error.status not in (404, 409):
+                raise
+
+    def _over(self) -> bool:
+        """Whether nothing of the Job is at work any more and all its logs are read."""
+        seen = self._seen
+        if not (seen.job_known and seen.pods_known):
+            return False
+        if self._cancelled() and not self._ending:
+            return False
+        if seen.job is not None and finished(seen.job) is None:
+            return False
+        if not self._looked:
+            self._look_at_pods()
+        living = [pod for pod in seen.pods.values() if _is_head(pod) and not _ended(pod)]
+        if seen.job is None:
+            for pod in living:  # its Job was deleted and it was left behind
+                self._delete_pod(pod)
+        return not living and all(follower.done for follower in self._followers.values())
+
+    def _look_at_pods(self) -> None:
+        """See the pods as they are: the watch may not yet have told of one whose Job has ended already."""
+        selector = {"labelSelector": f"{manifest.RUN_NAME_LABEL}={self._run.run_id}"}
+        for pod in self._insist(lambda: self._api.get(self._pods, selector)).get("items") or ():
+            self._take_pod(pod, gone=False)
+        self._looked = True
+
+    def _take_in(self) -> None:
+        """What the watches have seen since; waits for it, for the time of a pulse."""
+        try:
+            self._inbox.get(timeout=_PULSE_SECONDS)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+        if self._stopping.is_set():
+            raise _Stopped
+        for follower in self._followers.values():
+            follower.mind()
+        self._tell_away()
+
+    def _take_job(self, job: Json, gone: bool) -> None:
+        self._seen.job = None if gone else job
+
+    def _job_listed(self) -> None:
+        self._seen.job_known = True
+
+    def _pods_listed(self) -> None:
+        self._seen.pods_known = True
+
+    def _take_pod(self, pod: Json, gone: bool) -> None:
+        uid = pod["metadata"]["uid"]
+        unseen = uid not in self._seen.pods
+        if gone:
+            self._seen.pods.pop(uid, None)
+        else:
+            self._seen.pods[uid] = pod
+        if unseen and not gone:
+            for event in [event for event in self._strange if event["involvedObject"].get("uid") == uid]:
+                self._take_event(event, gone=False)
+        if not self._ending:
+            for notice in diagnosis.of_pod(pod):
+                self._tell(notice)
+        if _is_head(pod):
+            self._heads[uid] = pod
+            self._follow_logs(pod, gone=gone)
+
+    def _take_event(self, event: Json, gone: bool) -> None:
+        about = event.get("involvedObject", {})
+        own = about.get("uid") in self._seen.pods or about.get("name") == self._run.job_name
+        if not own and not gone and about.get("kind") == "Pod":
+            self._strange.append(event)  # its pod may be seen in a moment
+        if own and not gone and not self._ending:
+            for notice in diagnosis.of_event(event):
+                self._tell(notice)
+
+    def _follow_logs(self, pod: Json, *, gone: bool) -> None:
+        status = pod.get("status", {})
+        for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+            state = container.get("state", {})
+            begun = "running" in state or "terminated" in state
+            source = Source(pod["metadata"]["name"], container["name"])
+            follower = self._followers.get(source.key)
+            if follower is None and begun:
+                follower = Follower(
+                    self._api,
+                    self._settings.nextflow_namespace,
+                    source,
+                    self._cursors.get(source.key),
+                    self._relay,
+                )
+                # A copy, as whoever iterates may be stopping all of them just now.
+                self._followers = self._followers | {source.key: follower}
+                follower.start()
+            if begun and container["name"] == manifest.CONTAINER:
+                self._started = True
+            if follower is not None and ("terminated" in state or gone):
+                follower.container_ended()
+
+    def _end_job(self) -> None:
+        """Let nothing of the run begin any more, and have the Job and its pods go."""
+        self._ending = True
+        with suppress(SlotTaken):  # it does not hold the slot, so no Job of its own is let go
+            self._insist(lambda: self._slot.cancel(self._run.run_id))
+        try:
+            job = self._insist(lambda: self._api.get(self._job))
+        except ClusterRefused as error:
+            if error.status != 404:
+                raise
+            return
+        if self._is_own(job):
+            self._remove_job(job)
+
+    def _remove_job(self, job: Json) -> None:
+        """Have a Job of a run that is being ended go, with its pods."""
+        uid = job["metadata"]["uid"]
+        if uid not in self._removed:
+            self._removed.add(uid)
+            self._delete(self._job, uid, {"propagationPolicy": "Foreground"})
+
+    def _is_own(self, job: Json) -> bool:
+        return bool((job["metadata"].get("labels") or {}).get(manifest.RUN_LABEL) == self._run.run_id)
+
+    def _reap(self) -> None:
+        """Remove what Nextflow left behind, and wait until it is gone."""
+        selector = {"labelSelector": f"{manifest.RUN_NAME_LABEL}={self._run.run_id}"}
+        began = time.monotonic()
+        asked: set[str] = set()
+        while True:
+            jobs = self._insist(lambda: self._api.get(self._jobs, selector)).get("items") or []
+            pods = self._insist(lambda: self._api.get(self._pods, selector)).get("items") or []
+            pods = [pod for pod in pods if self._ending or not _is_head(pod)]
+            if not jobs and not pods:
+                return
+            for item, base in [*((job, self._jobs) for job in jobs), *((pod, self._pods) for pod in pods)]:
+                metadata = item["metadata"]
+                if metadata["uid"] not in asked:
+                    asked.add(metadata["uid"])
+                    self._delete(f"{base}/{metadata['name']}", metadata["uid"], _quickly())
+            if time.monotonic() - began > _STUCK_SECONDS:
+                names = ", ".join(pod["metadata"]["name"] for pod in pods[:5])
+                message = f"The run is over, but its pods do not go: {names}. Their node may be lost."
+                self._tell(Notice("reap", "warning", message, "kubernetes"))
+            self._pause(_REAP_SECONDS)
+
+    def _delete_pod(self, pod: Json) -> None:
+        if "deletionTimestamp" not in pod["metadata"]:
+            self._delete(f"{self._pods}/{pod['metadata']['name']}", pod["metadata"]["uid"], {})
+            pod["metadata"]["deletionTimestamp"] = "asked"
+
+    def _delete(self, path: str, uid: str, options: Json) -> None:
+        """Delete this object and no other of its name; one that is gone is fine."""
+        try:
+            self._insist(lambda: self._api.delete(path, {"preconditions": {"uid": uid}, **options}))
+        except ClusterRefused as error:
+            if error.status not in (404, 409):
+                raise
+
+    def _judge(self) -> Outcome:
+        heads = sorted(self._heads.values(), key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+        head = heads[-1] if heads else None
+        state = diagnosis.ended(head, manifest.CONTAINER) if head else None
+        condition = finished(self._seen.job) if self._seen.job else None
+        reason = diagnosis.head_reason(head, self._seen.job, condition)
+        deleted = self._seen.job is None or (head is not None and "deletionTimestamp" in head["metadata"])
+        if reason is None and deleted and not self._ending:
+            reason = "The run's Job or its pod was deleted from outside. Resume the run to go on."
+        if state is not None:
+            code = int(state["exitCode"])
+            at = times.from_text(state["finishedAt"]) if state.get("finishedAt") else None
+            killed = self._ending and code == 137
+            return Outcome(code, cancelled=self._ending, killed=killed, reason=reason, finished_at=at)
+        if self._ending or (self._grant is not None and self._grant.cancelled):
+            words = "Cancelled before Nextflow started." if not self._started else "Cancelled."
+            return Outcome(None, cancelled=True, reason=words)
+        if reason is None and condition is not None:
+            reason = f"The run's Job failed ({condition.get('reason')}): {condition.get('message', '')}"
+        return Outcome(None, reason=reason or "Nobody saw how Nextflow ended. Resume the run to go on.")
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """What a call gives, repeated for as long as the API server is away. Raises what else it raises."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return call()
+            except ClusterAway as error:
+                _log.warning("%s", error, extra={"action": "cluster.away", "run_id": self._run.run_id})
+                self._tell_away()
+                self._pause(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _tell_away(self) -> None:
+        """Say that the API server has been away for a while, once each time."""
+        away = self._api.away
+        if away is not None and time.monotonic() - away.since > _AWAY_SECONDS:
+            message = f"{away.error} The run goes on; the service tries again."
+            self._tell(Notice(f"away/{away.since:.0f}", "warning", message, "kubernetes"))
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise _Stopped
+
+    def _tell(self, notice: Notice) -> None:
+        self._say(notice)
+
+    def _say(self, item: Said | Notice | Outcome | Exception) -> None:
+        """Hand over to whoever iterates; waits while they are busy. Raises _Stopped when they have left."""
+        while True:
+            if self._stopping.is_set():
+                raise _Stopped
+            try:
+                self._outbox.put(item, timeout=_PULSE_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def _relay(self, said: Said) -> None:
+        with suppress(_Stopped):  # nobody keeps it, so whoever follows next reads it again
+            self._say(said)
+
+    def _say_last(self, error: Exception) -> None:
+        try:
+            self._say(error)
+        except _Stopped:
+            _log.info("%s", error, extra={"action": "carriage.left", "run_id": self._run.run_id})
+
+
+def _is_head(pod: Json) -> bool:
+    return manifest.RUN_LABEL in (pod["metadata"].get("labels") or {})
+
+
+def _ended(pod: Json) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _quickly() -> Json:
+    return {"propagationPolicy": "Background", "gracePeriodSeconds": _REAP_GRACE_SECONDS}
+
+
+def _gap(said: Said) -> Notice:
+    before = said.records[0].timestamp
+    message = f"Some lines of {said.source.key} before {before} are lost: its log was rotated before they were read."
+    return Notice(f"gap/{said.source.key}/{before}", "warning", message, "kubernetes")

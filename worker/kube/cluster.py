@@ -1,0 +1,62 @@
+"""Executes runs as Jobs of a Kubernetes cluster, one at a time in its namespace."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shared.errors import CannotStart, ClusterAway, ClusterRefused
+from shared.runs import Run
+from shared.settings import Settings
+from worker.cluster import Chunk, Outcome
+from worker.kube.api import Api, connect
+from worker.kube.carriage import Carriage
+
+_CHECK_SECONDS = 1.5
+_CHECK_AGAIN_SECONDS = 15.0
+
+
+class KubernetesCluster:
+    """Runs Nextflow in a pod of a Job, with a pod a task."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._api: Api | None = None
+        self._cancelled: set[str] = set()
+        self._outcomes: dict[str, Outcome] = {}
+        self._checked_at = float("-inf")
+
+    def follow(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
+        """See `Cluster.follow`; `place` has the cursor of each container's log, and the keys of told notices."""
+        carriage = Carriage(self._connected(), self._settings, run, place, lambda: run.run_id in self._cancelled)
+        yield from carriage.chunks()
+        if carriage.outcome is not None:
+            self._outcomes[run.run_id] = carriage.outcome
+
+    def outcome(self, run: Run) -> Outcome:
+        """See `Cluster.outcome`."""
+        return self._outcomes[run.run_id]
+
+    def cancel(self, run: Run) -> None:
+        """Leave word for whoever follows the run here, who looks five times a second."""
+        self._cancelled.add(run.run_id)
+
+    def check(self) -> str:
+        """Whether the API server answers and lets the worker see the Jobs of the namespace."""
+        namespace = self._settings.nextflow_namespace
+        api = self._connected()
+        # Whoever asks for the service's health often should not cost the API server as much.
+        if time.monotonic() - self._checked_at > _CHECK_AGAIN_SECONDS:
+            path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+            try:
+                api.get(path, {"limit": "1"}, seconds=_CHECK_SECONDS)
+            except ClusterAway as error:
+                raise CannotStart(str(error)) from error
+            except ClusterRefused as error:
+                raise CannotStart(f"Kubernetes refuses to show the Jobs of namespace {namespace}: {error}") from error
+            self._checked_at = time.monotonic()
+        return f"kubernetes, namespace {namespace} at {api.host}"
+
+    def _connected(self) -> Api:
+        if self._api is None:
+            self._api = connect(self._settings)
+        return self._api

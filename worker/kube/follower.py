@@ -1,0 +1,166 @@
+"""Follows the log of one container until it has ended and all of it is read, however often the stream is cut."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import ClusterAway, ClusterRefused
+from worker.cluster import Record
+from worker.kube.api import Api, Stream
+from worker.kube.tail import Line, LineSplitter, Tail
+
+# A quiet log is no dead one; the connection's own probes find out first.
+_READ_SECONDS = 300.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_ALIGN_SECONDS = 2.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose log it is."""
+
+    pod: str
+    container: str
+
+    @property
+    def key(self) -> str:
+        """What its place is kept under."""
+        return f"{self.pod}/{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """New lines of a log, and the place after them. `gap`: some before them were lost to the log's rotation."""
+
+    source: Source
+    records: Sequence[Record]
+    cursor: dict[str, Any]
+    gap: bool = False
+
+
+class Follower:
+    """One container's log. `say` takes each piece in order, in the follower's thread, and may block."""
+
+    def __init__(
+        self, api: Api, namespace: str, source: Source, cursor: dict[str, Any] | None, say: Callable[[Said], None]
+    ) -> None:
+        self.source = source
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/pods/{source.pod}/log"
+        self._tail = Tail(cursor)
+        self._say = say
+        self._ended = threading.Event()
+        self._stopping = threading.Event()
+        self._done = threading.Event()
+        self._stream: Stream | None = None
+        self._rest = b""
+        self._size = -1
+        self._whole = False
+        self._heard_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"log {source.key}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def container_ended(self) -> None:
+        """The container writes no more: the next whole reading is the last."""
+        self._ended.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether all is read."""
+        return self._done.is_set()
+
+    def mind(self) -> None:
+        """Cut a resumed stream that is silent before the old place was found in it. To be called now and then."""
+        if not self._tail.aligned and time.monotonic() - self._heard_at > _ALIGN_SECONDS and self._stream:
+            self._stream.cut()
+
+    def stop(self) -> None:
+        """End; returns at once."""
+        self._stopping.set()
+        if self._stream is not None:
+            self._stream.cut()
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopping.is_set():
+            last = self._ended.is_set()
+            try:
+                heard = self._read(last=last)
+                if heard:
+                    pause = _FIRST_PAUSE
+                if last and not heard and self._whole:
+                    break
+                if last and heard:  # a stream may also end because the node's kubelet did, anywhere in what is left
+                    continue
+            except ClusterRefused as error:
+                # Nothing is left to read, or there never was anything. A kubelet that starts says so too.
+                if last and error.status in (400, 404):
+                    break
+                _log.info("%s", error, extra={"action": "log.refused"})
+            except ClusterAway as error:
+                if not self._stopping.is_set():
+                    _log.info("%s", error, extra={"action": "log.cut"})
+            except Exception:  # a thread that ends unseen would leave a log unread for ever
+                _log.exception("The follower stumbled.", extra={"action": "log.stumbled"})
+            # Most logs end because their container has; the news of that comes a little later.
+            (self._stopping if last else self._ended).wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        if not self._stopping.is_set():
+            self._done.set()
+
+    def _read(self, *, last: bool) -> bool:
+        """Read until the stream ends; returns whether it gave anything new. Raises what `Api.stream` does."""
+        query = {"container": self.source.container, "follow": "true", "timestamps": "true"}
+        if self._tail.since:
+            query["sinceTime"] = self._tail.since
+        self._tail.resume()
+        self._heard_at = time.monotonic()
+        stream = self._api.stream(self._path, query, read_seconds=_READ_SECONDS)
+        self._heard_at = time.monotonic()
+        self._stream = stream
+        if self._stopping.is_set():
+            stream.cut()
+        splitter = LineSplitter()
+        heard, size = False, 0
+        try:
+            for data in stream:
+                self._heard_at = time.monotonic()
+                size += len(data)
+                heard |= self._take(list(splitter.feed(data)))
+            # What ends in a line or before the old place has broken off; unless it does so again, at the same byte.
+            again = (size, splitter.rest) == (self._size, self._rest)
+            self._whole = again or (self._tail.aligned and not splitter.rest)
+            self._size, self._rest = size, splitter.rest
+            if last and again:
+                heard |= self._take(list(splitter.end()))
+        finally:
+            if not self._stopping.is_set():
+                heard |= self._settle()
+        return heard
+
+    def _take(self, lines: Sequence[Line]) -> bool:
+        new = [known for line in lines for known in self._tail.take(line)]
+        self._tell(new)
+        return (self._tail.lost and self._settle()) or bool(new)
+
+    def _settle(self) -> bool:
+        later = self._tail.settle()
+        self._tell(later, gap=True)
+        return bool(later)
+
+    def _tell(self, lines: Sequence[Line], *, gap: bool = False) -> None:
+        if lines:
+            source = self.source
+            records = [
+                # The API server gives both streams of a container as one.
+                Record(line.timestamp, "all", line.text.decode(errors="replace"), source.pod, source.container)
+                for line in lines
+            ]
+            self._say(Said(source, records, self._tail.cursor, gap))

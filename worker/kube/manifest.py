@@ -1,0 +1,257 @@
+"""The Job of a run and the Secret with its files: pure functions from the record and the settings.
+
+The Job is made suspended, so that making it starts nothing; `carriage` lets it go when the cluster's slot
+is known to be the run's. docs/kubernetes.md shows one.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from shared.errors import CannotStart
+from shared.places import run_places
+from shared.runs import Run
+from shared.settings import Settings
+from worker import command
+from worker.command import Command, quoted
+
+CONTAINER = "nextflow"
+RUN_LABEL = "nextflow-controller/run-id"
+# Nextflow's own label of its task pods. The head pod bears it too, so that one watch sees all pods of a run.
+RUN_NAME_LABEL = "nextflow.io/runName"
+GRACE_SECONDS = 120
+_USER = 1000
+_FILES = PurePosixPath("/etc/nextflow-run")
+# The API server takes a Secret of a mebibyte, and base64 makes four bytes of three.
+_MOST_BYTES = 700_000
+_HEAP_SHARE = 0.6
+
+# The shell makes directories as the run's own user, which a volume's `subPath` would not, and then becomes
+# Nextflow, so that the signal that ends the pod reaches it.
+_SCRIPT = """\
+trap 'exit 143' TERM
+mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
+cp -f "$RUN_FILES/defaults.config" "$NXF_HOME/config"
+cd "$LAUNCH_DIRECTORY"
+if [ -d "$RUN_FILES/pipeline" ]; then rm -rf pipeline; cp -rL "$RUN_FILES/pipeline" pipeline; fi
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that the objects of a run are made from, read once. `files` has content and mode of each, by its path."""
+
+    run: Run
+    settings: Settings
+    command: Command
+    files: Mapping[str, tuple[bytes, int]]
+
+
+def order(run: Run, settings: Settings) -> Order:
+    """Read what a run needs. Raises CannotStart."""
+    places = replace(run_places(settings.work_mount_path, run.run_id, run.session_id), settings=Path(_FILES))
+    packed = _own_pipeline(run, settings)
+    pipeline = run.pipeline
+    if packed is not None:
+        pipeline = str(places.launch / "pipeline" / ("" if packed.is_dir() else packed.name))
+    made = command.build(run, "nextflow", places, pipeline, settled=_settled(settings))
+    files = {path.name: (content, 0o444) for path, content in made.files.items()}
+    files["defaults.config"] = (_defaults(settings).encode(), 0o444)
+    if packed is not None:
+        files |= {f"pipeline/{name}": file for name, file in _packed(packed)}
+    size = sum(len(content) for content, _ in files.values())
+    if size > _MOST_BYTES:
+        raise CannotStart(
+            f"The pipeline and its parameters take more than the {_MOST_BYTES} bytes that fit into a Secret. Put the "
+            f"pipeline on the claim {settings.work_pvc} and name it by its path there, or put it into a Git repository."
+        )
+    return Order(run, settings, made, files)
+
+
+def labels(run: Run) -> dict[str, str]:
+    """What marks the objects of a run."""
+    return {
+        "app.kubernetes.io/name": "nextflow",
+        "app.kubernetes.io/component": "head",
+        "app.kubernetes.io/managed-by": "nextflow-controller",
+        RUN_LABEL: run.run_id,
+    }
+
+
+def job(order: Order) -> dict[str, Any]:
+    """The Job of a run, suspended."""
+    run, settings = order.run, order.settings
+    pod_labels = labels(run) | {RUN_NAME_LABEL: run.run_id}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": run.job_name, "namespace": settings.nextflow_namespace, "labels": labels(run)},
+        "spec": {
+            "suspend": True,
+            # A second attempt would run the whole pipeline again; resuming is the way to go on.
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",
+            "activeDeadlineSeconds": settings.job_active_deadline_seconds,
+            "ttlSecondsAfterFinished": settings.job_ttl_seconds_after_finished,
+            "template": {
+                "metadata": {
+                    "labels": pod_labels,
+                    "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+                },
+                "spec": _pod(order),
+            },
+        },
+    }
+
+
+def secret(order: Order, job_uid: str) -> dict[str, Any]:
+    """The Secret with the files of a run, which goes when its Job goes."""
+    run = order.run
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": run.job_name, "uid": job_uid}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "immutable": True,
+        "metadata": {
+            "name": run.job_name,
+            "namespace": order.settings.nextflow_namespace,
+            "labels": labels(run),
+            "ownerReferences": [owner],
+        },
+        "data": {_key(n): base64.b64encode(data).decode() for n, (data, _) in enumerate(order.files.values())},
+    }
+
+
+def _pod(order: Order) -> dict[str, Any]:
+    run, settings = order.run, order.settings
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": settings.nextflow_service_account,
+        # Asked for here, so that the account need not give its token to every task's pod.
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": max(settings.cancel_grace_seconds, GRACE_SECONDS),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(order)],
+        "volumes": [
+            {"name": "work", "persistentVolumeClaim": {"claimName": settings.work_pvc}},
+            {"name": "files", "secret": {"secretName": run.job_name, "items": list(_items(order))}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+
+
+def _container(order: Order) -> dict[str, Any]:
+    settings, made = order.settings, order.command
+    mount = settings.work_mount_path
+    environment = {
+        **made.environment,
+        "NXF_HOME": str(mount / ".nextflow"),
+        "HOME": str(mount / ".home"),
+        "NXF_OPTS": f"-Xmx{_heap_mebibytes(settings.nextflow_memory)}m -Duser.home={mount / '.home'}",
+        "RUN_DIRECTORY": str(mount / "runs" / order.run.run_id),
+        "LAUNCH_DIRECTORY": str(made.directory),
+        "RUN_FILES": str(_FILES),
+    }
+    return {
+        "name": CONTAINER,
+        "image": settings.nextflow_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-euc", _SCRIPT, "head"],
+        "args": [_literal(argument) for argument in made.arguments],
+        "env": [{"name": name, "value": _literal(value)} for name, value in environment.items()],
+        "resources": {
+            "requests": {"cpu": settings.nextflow_cpu, "memory": settings.nextflow_memory},
+            "limits": {"memory": settings.nextflow_memory},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "work", "mountPath": str(mount)},
+            {"name": "files", "mountPath": str(_FILES), "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - inside the pod, and its own
+        ],
+    }
+
+
+def _literal(text: str) -> str:
+    """Text that Kubernetes takes as it is: it would put variables in place of `$(NAME)`, and one dollar for two."""
+    return text.replace("$", "$$")
+
+
+def _settled(settings: Settings) -> str:
+    return f"""\
+process.executor = 'k8s'
+k8s {{
+    namespace = '{quoted(settings.nextflow_namespace)}'
+    serviceAccount = '{quoted(settings.nextflow_service_account)}'
+    storageClaimName = '{quoted(settings.work_pvc)}'
+    storageMountPath = '{quoted(settings.work_mount_path)}'
+}}
+"""
+
+
+def _defaults(settings: Settings) -> str:
+    """What any configuration of a pipeline may change: Nextflow reads it first, from NXF_HOME."""
+    return f"""\
+process.container = '{quoted(settings.nextflow_image)}'
+k8s.securityContext = [runAsUser: {_USER}, runAsGroup: {_USER}, fsGroup: {_USER}]
+"""
+
+
+def _own_pipeline(run: Run, settings: Settings) -> Path | None:
+    """What the run means in PIPELINES_DIR, and nowhere else on this machine: its files go to whom the run belongs."""
+    named = Path(run.pipeline)
+    found = named if named.is_absolute() else command.local_pipeline(run.pipeline, settings.pipelines_dir)
+    inside = found is not None and found.resolve().is_relative_to(settings.pipelines_dir.resolve())
+    return found if inside and os.path.exists(str(found)) else None  # noqa: PTH110 - takes a name of any length
+
+
+def _packed(pipeline: Path) -> Iterator[tuple[str, tuple[bytes, int]]]:
+    """The files of a pipeline: one script, or all of a directory but what is hidden, in the order of their names."""
+    size = 0
+    for path in [pipeline] if pipeline.is_file() else sorted(pipeline.rglob("*")):
+        name = path.relative_to(pipeline.parent if pipeline.is_file() else pipeline)
+        if not path.is_file() or any(part.startswith(".") for part in name.parts):
+            continue
+        size += path.stat().st_size
+        if size > _MOST_BYTES:  # `order` says so; what is left need not be read
+            yield name.as_posix(), (b"\0" * (_MOST_BYTES + 1), 0o444)
+            return
+        try:
+            yield name.as_posix(), (path.read_bytes(), 0o555 if path.stat().st_mode & 0o100 else 0o444)
+        except OSError as error:
+            raise CannotStart(f"The pipeline's file {path} cannot be read: {error.strerror}.") from error
+
+
+def _items(order: Order) -> Iterator[Mapping[str, Any]]:
+    for number, (path, (_, mode)) in enumerate(order.files.items()):
+        yield {"key": _key(number), "path": path, "mode": mode}
+
+
+def _key(number: int) -> str:
+    return f"file-{number:04}"
+
+
+def _heap_mebibytes(memory: str) -> int:
+    """Java's heap in mebibytes: a share of the container's memory, the rest is for Java itself."""
+    amount, unit = re.fullmatch(r"(\d+)([MG])i", memory).groups()  # type: ignore[union-attr] # the setting's own check
+    return int(int(amount) * (1024 if unit == "G" else 1) * _HEAP_SHARE)

@@ -21,7 +21,7 @@ $(PIP) install --no-deps --require-hashes --progress-bar off -r $(1) | \
   done && echo ' done'
 endef
 
-.PHONY: help run up setup setup-dev test lint format bench env locks clean
+.PHONY: help run up setup setup-dev test lint format bench bench-kubernetes cluster cluster-down env locks clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -63,6 +63,8 @@ test: setup-dev ## Set up everything, lint, and run all tests (ARGS="-k word" fo
 # At home a server that is not to be had skips its tests; in CI it fails here already.
 	@echo "Looking for Redis, Nextflow, Chromium and jq …"
 	@$(BIN)/python -m nfctl.tools redis nextflow chromium jq || test -z "$$CI"
+	@echo "Looking for Kubernetes and its images (ten minutes on a new machine, then seconds) …"
+	@PYTHONPATH=tests $(BIN)/python -m cluster build || test -z "$$CI"
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -74,6 +76,15 @@ lint: setup-dev ## Check style, types and who imports whom
 
 bench: setup-dev ## Measure the line from a run to its viewers
 	@$(BIN)/python tests/bench/line.py
+
+bench-kubernetes: setup-dev ## Measure a run on that Kubernetes (make cluster) beside kubectl
+	@PYTHONPATH=tests $(BIN)/python tests/bench/kubernetes.py
+
+cluster: setup ## Start a real one-node Kubernetes on this machine (Debian, as root)
+	@PYTHONPATH=tests $(BIN)/python -m cluster up
+
+cluster-down: setup ## End that Kubernetes and remove every trace of it
+	@PYTHONPATH=tests $(BIN)/python -m cluster down
 
 format: setup-dev ## Mend what ruff can mend
 	$(BIN)/ruff check --fix

@@ -1,0 +1,203 @@
+"""Measures a run on the tests' cluster, each row beside `kubectl` in the same run.
+
+`make bench-kubernetes` prints a Markdown table. It starts the cluster if it is not up, and leaves it up.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from bench.line import compared, pss, quantile, read_stamps, socket_events, stamps
+from cluster import images
+from cluster.deployment import deploy_runs
+from cluster.node import Node, up
+from service_process import Service
+from websocket import create_connection
+
+NAMESPACE = "nextflow-bench"
+_ROUNDS = 5
+_RATE, _SECONDS = 20, 60
+_HELLO = "println 'hi'\n"
+_STAMPS = f"""
+for( int n = 0; n < {_RATE * _SECONDS}; n++ ) {{
+    println String.format(Locale.ROOT, 'stamp %.6f %d', System.currentTimeMillis() / 1000.0d, n)
+    sleep {1000 // _RATE}
+}}
+"""
+
+
+def main() -> None:
+    """Measure all and print the table."""
+    node = up(lambda line: print(line, file=sys.stderr))
+    with tempfile.TemporaryDirectory() as directory, service(node, Path(directory)) as (running, storage):
+        rows = [first_line(node, running, storage), *steady(node, running)]
+    print("| what | the service | beside it | ratio |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+@contextmanager
+def service(node: Node, directory: Path) -> Iterator[tuple[Service, Path]]:
+    """A service on this machine whose runs work on the cluster, and the directory behind their claim."""
+    built = images.image("nextflow", lambda line: print(line, file=sys.stderr))
+    node.import_image(built.archive)
+    storage = deploy_runs(node, directory / "overlay", NAMESPACE)
+    pipelines = directory / "pipelines"
+    for name, script in (("hello", _HELLO), ("stamps", _STAMPS)):
+        (pipelines / name).mkdir(parents=True)
+        (pipelines / name / "main.nf").write_text(script)
+    (storage / "hello.nf").write_text(_HELLO)
+    settings = {
+        "RUNNER": "kubernetes",
+        "KUBECONFIG": str(node.kubeconfig),
+        "KUBE_CONTEXT": node.context,
+        "NEXTFLOW_NAMESPACE": NAMESPACE,
+        "NEXTFLOW_IMAGE": built.name,
+        "NEXTFLOW_CPU": "100m",
+        "NEXTFLOW_MEMORY": "800Mi",
+        "PIPELINES_DIR": str(pipelines),
+    }
+    running = Service(directory / "data", **settings)
+    running.start()
+    try:
+        yield running, storage
+    finally:
+        running.kill()
+
+
+def first_line(node: Node, running: Service, storage: Path) -> tuple[str, str, str, str]:
+    """From the POST to the first log line at a socket, beside `kubectl create` to the first line's own time."""
+    assert (storage / "hello.nf").exists()
+    ours, bare = [], []
+    for number in range(_ROUNDS):
+        socket = create_connection(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream")
+        began = time.monotonic()
+        run_id = running.submit("hello")
+        while orjson.loads(socket.recv())["type"] != "log":
+            pass
+        ours.append(time.monotonic() - began)
+        socket.close()
+        running.ended(run_id)
+        job = bare_job(node, run_id, f"bare-{number}-{int(time.time())}")
+        at = time.time()
+        node.run_kubectl("-n", NAMESPACE, "create", "-f", "-", given=json.dumps(job))
+        name = job["metadata"]["name"]
+        node.run_kubectl("-n", NAMESPACE, "wait", f"job/{name}", "--for=condition=Complete", "--timeout=60s")
+        first = node.run_kubectl("-n", NAMESPACE, "logs", f"job/{name}", "--timestamps").split()[0]
+        bare.append(seconds_of(first) - at)
+    return compared(
+        f"POST to the first log line at a socket (s, median of {_ROUNDS})",
+        "`kubectl create -f job.yaml` to the first line's own time",
+        ours,
+        bare,
+        "{:.2f}",
+    )
+
+
+def bare_job(node: Node, run_id: str, name: str) -> dict[str, Any]:
+    """The run's own Job as a person would write it: no Secret, not suspended, the script on the claim."""
+    found: dict[str, Any] = json.loads(
+        node.run_kubectl("-n", NAMESPACE, "get", "job", f"nextflow-{run_id}", "-o", "json")
+    )
+    pod = found["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    container["command"], container["args"] = ["nextflow", "run", "/workspace/hello.nf"], ["-ansi-log", "false"]
+    container["workingDir"] = "/workspace"
+    container["volumeMounts"] = [mount for mount in container["volumeMounts"] if mount["name"] != "files"]
+    pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] != "files"]
+    spec = {"backoffLimit": 0, "template": {"spec": pod}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
+
+
+def steady(node: Node, running: Service) -> list[tuple[str, str, str, str]]:
+    """A minute of a run that prints steadily: latency, requests and memory."""
+    lines = _RATE * _SECONDS
+    run_id = running.submit("stamps")
+    job = f"nextflow-{run_id}"
+    watched: list[float] = []
+    running.wait(lambda: any(line.startswith("stamp") for line in running.lines(run_id)), 60)
+    from_ours, from_theirs = requests(node, "nextflow-controller"), requests(node, "kubectl")
+    began = time.monotonic()
+    kubectl = [str(node.kubectl), f"--context={node.context}", "-n", NAMESPACE]
+    tail = subprocess.Popen(
+        [*kubectl, "logs", "-f", f"job/{job}"], stdout=subprocess.PIPE, env=dict(node.environment())
+    )
+    watches = [
+        subprocess.Popen([*kubectl, "get", kind, "-w"], stdout=subprocess.DEVNULL, env=dict(node.environment()))
+        for kind in ("jobs", "pods")
+    ]
+    reader = threading.Thread(target=read_stamps, args=(tail, watched, lines), daemon=True)
+    reader.start()
+    memory = [pss(pid) for pid in running.children("worker@")]
+    seen = [at - stamp for event, at in socket_events(running, run_id) for stamp in stamps(event)]
+    minutes = (time.monotonic() - began) / 60
+    reader.join(10)
+    for process in (tail, *watches):
+        process.terminate()
+        process.wait()
+    time.sleep(1)
+    assert len(seen) == lines, f"{len(seen)} of {lines}"
+    # The first seconds are the catching up of whoever came late.
+    late = _RATE * 5
+    ours, theirs = seen[late:], watched[late:]
+    mine = (requests(node, "nextflow-controller") - from_ours) / minutes
+    his = (requests(node, "kubectl") - from_theirs) / minutes
+    reference = bare_python()
+    return [
+        (
+            f"A line at {_RATE} lines/s, printed to read (ms, p50 / p99)",
+            f"{1000 * quantile(ours, 0.5):.1f} / {1000 * quantile(ours, 0.99):.1f}",
+            f"{1000 * quantile(theirs, 0.5):.1f} / {1000 * quantile(theirs, 0.99):.1f} `kubectl logs -f`, same pod",
+            f"{quantile(ours, 0.5) / quantile(theirs, 0.5):.1f} / {quantile(ours, 0.99) / quantile(theirs, 0.99):.1f}",
+        ),
+        (
+            "API requests a run-minute, the end of the run included",
+            f"{mine:.1f}",
+            f"{his:.1f} `kubectl logs -f` and two `kubectl get -w`",
+            f"{mine / his:.2f}",
+        ),
+        (
+            f"Memory of the worker (MiB PSS, {len(memory)} processes)",
+            " + ".join(f"{one:.0f}" for one in memory),
+            f"{reference:.0f} bare Python",
+            f"{sum(memory) / reference:.1f}",
+        ),
+    ]
+
+
+def requests(node: Node, agent: str) -> int:
+    """How many requests of this kind of client the API server has answered or is answering, by its audit log."""
+    found = set()
+    with node.audit_log.open("rb") as log:
+        for line in log:
+            said = orjson.loads(line)
+            if said.get("userAgent", "").startswith(agent):
+                found.add(said["auditID"])
+    return len(found)
+
+
+def seconds_of(timestamp: str) -> float:
+    """Seconds since 1970 of a time as the kubelet writes it, to the microsecond."""
+    return datetime.fromisoformat(timestamp[:26] + "+00:00").timestamp()
+
+
+def bare_python() -> float:
+    """The memory of a Python that does nothing."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    time.sleep(1)
+    found = pss(process.pid)
+    process.communicate(b"\n")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+module nextflow-controller/tests/cluster/pause
+
+go 1.24.0

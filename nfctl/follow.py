@@ -1,6 +1,7 @@
 """A run in the terminal: its log and progress as they come, to its end."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -43,8 +44,7 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
                     shown = (data["percent"], counts)
                     click.echo(show.coloured(show.progress_line(data), "running"))
             case "error":
-                if data.get("hint") and data["level"] == "error":
-                    click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
+                _show_error(data)
             case "status" if frame["id"] is not None and data["status"] in (
                 "queued",
                 "starting",
@@ -55,6 +55,15 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
                 _show_end(data)
                 return _exit_code(data["run"])
     return 1
+
+
+def _show_error(data: Mapping[str, Any]) -> None:
+    """What the log has not said already: the cluster's own words, and what to do about an error."""
+    from_cluster = data["source"] != "nextflow"
+    if from_cluster:
+        click.echo(show.coloured(data["message"], data["level"]))
+    if data.get("hint") and (from_cluster or data["level"] == "error"):
+        click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
 
 
 def _show_end(data: dict[str, Any]) -> None:

@@ -32,9 +32,9 @@ class CannotServe(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The programs that the service needs besides its own."""
+    """The programs that the service needs besides its own; None where it needs none."""
 
-    nextflow: Path
+    nextflow: Path | None
     redis: Path | None
 
 
@@ -144,7 +144,7 @@ class LocalService:
 
 def find_programs(settings: Settings, say: Say) -> Found:
     """What is there, or installed now. Raises tools.ToolMissing."""
-    nextflow = tools.nextflow(say, settings.nextflow_bin or None)
+    nextflow = tools.nextflow(say, settings.nextflow_bin or None) if settings.runner == "local" else None
     return Found(nextflow, None if settings.redis_url else tools.redis_server(say))
 
 
@@ -168,13 +168,14 @@ def only_one(data_dir: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _programs(settings: Settings, redis_url: str, nextflow: Path) -> list[Program]:
+def _programs(settings: Settings, redis_url: str, nextflow: Path | None) -> list[Program]:
     environment = os.environ | {
         "REDIS_URL": redis_url,
-        "NEXTFLOW_BIN": str(nextflow),
         "DATA_DIR": str(settings.data_dir),
         "PYTHONUNBUFFERED": "1",
     }
+    if nextflow is not None:
+        environment["NEXTFLOW_BIN"] = str(nextflow)
     logs = settings.data_dir / "logs"
     python = [sys.executable, "-m"]
     celery = [*python, "celery", "-A", "worker.app", "--skip-checks"]

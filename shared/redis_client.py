@@ -17,7 +17,10 @@ from shared.errors import StoreAway
 # A command is tried once more at once: after a restart of Redis the pool holds dead connections.
 # Not more often, and never with a pause, because the caller knows better how patient to be.
 _RETRY = Retry(NoBackoff(), 1)
-_AWAY = re.compile(r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOAUTH|WRONGPASS|BUSY) ")
+_AWAY = re.compile(
+    r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOAUTH|WRONGPASS|NOPERM|BUSY) "
+    r"|^(?:ERR )?Protocol error: unauthenticated "  # what a long command meets before the password was given
+)
 # redis-py types every reply as one that may have to be awaited; ours never has.
 Client = Any
 _LUA = Path(__file__).parent / "lua"
@@ -45,8 +48,10 @@ def store_errors() -> Iterator[None]:
         raise StoreAway("Redis does not answer.") from error
     except ResponseError as error:
         # Redis 6 wraps what a script met: "Error running script … -READONLY You can't write …".
-        if _AWAY.search(str(error)):
-            raise StoreAway(f"Redis cannot work: {error}") from error
+        # Redis 7 says it plainly, and then redis-py has cut the code off the words.
+        said = f"{error.status_code} {error}" if error.status_code else str(error)
+        if _AWAY.search(said):
+            raise StoreAway(f"Redis cannot work: {said}") from error
         raise
 
 

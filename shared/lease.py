@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from shared import keys
 from shared.errors import Fenced, RunNotFound
+from shared.lifetime import has_ended, own_name
 from shared.redis_client import Client, script, store_errors
 from shared.runs import RunStatus
 
@@ -40,15 +41,21 @@ class Leases:
         self._call(run_id, "release", fence)
 
     def held(self, run_id: str) -> bool:
-        """Whether anyone supervises the run."""
+        """Whether anyone supervises the run. The lease of a process that is seen to have ended counts no more."""
         with store_errors():
-            return bool(self._redis.exists(keys.lease(run_id)))
+            holder = self._redis.get(keys.lease(run_id))
+        if holder is None:
+            return False
+        if not has_ended(holder.decode()):
+            return True
+        # By compare-and-delete: somebody else may have it by now.
+        self._call(run_id, "bury", 0, holder.decode())
+        return False
 
-    def _call(self, run_id: str, operation: str, fence: int) -> Held | None:
+    def _call(self, run_id: str, operation: str, fence: int, holder: str = "") -> Held | None:
+        arguments: list[str | int] = [operation, fence, LEASE_SECONDS * 1000, holder or own_name()]
         with store_errors():
-            outcome, *rest = self._script(
-                keys=[keys.lease(run_id), keys.run(run_id)], args=[operation, fence, LEASE_SECONDS * 1000]
-            )
+            outcome, *rest = self._script(keys=[keys.lease(run_id), keys.run(run_id)], args=arguments)
         match outcome:
             case b"held":
                 return None

@@ -62,6 +62,40 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
+def own_name() -> str:
+    """What this process is told apart by from all others, of the past and on other machines too.
+
+    Empty where that cannot be known.
+    """
+    try:
+        return _name(os.getpid())
+    except OSError:
+        return ""
+
+
+def has_ended(name: str) -> bool:
+    """Whether the process of that name was one of this machine, or container, and is no more."""
+    try:
+        here = _name(os.getpid())
+    except OSError:
+        return False
+    place, _, process = name.rpartition("/")
+    if place != here.rpartition("/")[0]:
+        return False
+    try:
+        return _name(int(process.partition("-")[0])) != name
+    except (OSError, ValueError):
+        return True
+
+
+def _name(pid: int) -> str:
+    """Which boot of which machine, which container of it, which process, and when that began."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    pids = Path("/proc/self/ns/pid").readlink()
+    began = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{boot}/{pids}/{pid}-{began}"
+
+
 def kill_until_gone(find: Callable[[], Iterable[int]]) -> None:
     """SIGKILL whatever `find` finds, until it finds nothing."""
     # A process may fork while the list is read, so it is read until it is empty; bounded all the same, because

@@ -49,8 +49,25 @@ class Service:
         self._parent: subprocess.Popen[bytes] | None = None
         self.output = data_dir / "up.log"
 
+    @property
+    def pid(self) -> int:
+        """The parent of all."""
+        assert self._parent is not None
+        return self._parent.pid
+
     def start(self) -> None:
         """Start all and wait until it says that it is ready."""
+        self._launch()
+        self.wait(lambda: b"Ready." in self.output.read_bytes() or self._parent_code() is not None, 120)
+        assert self._parent_code() is None, self.output.read_text()
+
+    def interrupt_start(self, after: float) -> int:
+        """Start, press Ctrl-C so many seconds later, and wait for the end; returns its exit code."""
+        self._launch()
+        time.sleep(after)
+        return self.stop(signal.SIGINT)
+
+    def _launch(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.output.open("wb") as output:
             self._parent = subprocess.Popen(
@@ -61,8 +78,6 @@ class Service:
                 stdout=output,
                 stderr=output,
             )
-        self.wait(lambda: b"Ready." in self.output.read_bytes() or self._parent_code() is not None, 120)
-        assert self._parent_code() is None, self.output.read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the parent a signal and wait for its end."""
@@ -118,8 +133,16 @@ class Service:
 
     def children(self, name: str) -> list[int]:
         """Pids of the service's processes whose command line has this word, the topmost first."""
-        assert self._parent is not None
-        return [pid for pid in _descendants(self._parent.pid) if name in _command_line(pid)]
+        return [pid for pid in _descendants(self.pid) if name in _command_line(pid)]
+
+    def peak_memory(self) -> dict[int, float]:
+        """The most that each of the service's processes ever had in memory, in MiB, by pid."""
+        found = {}
+        for pid in _descendants(self.pid):
+            for line in _read(Path(f"/proc/{pid}/status")).decode().splitlines():
+                if line.startswith("VmHWM:"):
+                    found[pid] = int(line.split()[1]) / 1024
+        return found
 
     def of_run(self, run_id: str) -> list[int]:
         """Pids of all living processes of a run."""

@@ -1,6 +1,6 @@
 """Puts right what a lost message or a dead worker left: looks at the records and does what they say is due.
 
-`python -m worker.reconciler` does so every few seconds. It is a process of its own, because the worker's only
+`python -m worker.reconciler` does so each second. It is a process of its own, because the worker's only
 slot may be busy for days, and no Celery worker, because what mends a broken queue must not depend on it.
 """
 
@@ -16,7 +16,7 @@ from shared.logs import configure_logging
 from shared.redis_client import connect
 from shared.store import Store
 
-TICK_SECONDS = 5.0
+TICK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 

@@ -1,9 +1,12 @@
 """The feed and the lease: numbered, kept and published at once, by one supervisor at a time."""
 
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +247,33 @@ def test_the_order_of_tasks_is_that_of_their_index(feed: Feed, store: Store, run
     feed.append(run_id, fence, Batch(1, {}, tasks=[(n, {"task_id": n, "status": "SUBMITTED"}) for n in (1, 2, 10)]))
     feed.append(run_id, fence, Batch(2, {}, tasks=[(2, {"task_id": 2, "status": "COMPLETED"})]))
     assert [(task["task_id"], task["status"][0]) for task in store.tasks(run_id)] == [(1, "S"), (2, "C"), (10, "S")]
+
+
+def test_the_lease_of_a_process_that_ended_counts_no_more(
+    leases: Leases, redis: Client, run_id: str, fence: int
+) -> None:
+    """One that lives, or that cannot be seen from here, keeps its lease; one that was killed has lost it at once."""
+    holder = redis.get(keys.lease(run_id))
+    assert leases.held(run_id)
+    elsewhere = b"another-boot/" + holder.split(b"/", 1)[1]
+    redis.set(keys.lease(run_id), elsewhere)
+    assert leases.held(run_id)
+    child = subprocess.Popen(["sleep", "60"])
+    mine = f"{os.getpid()}-".encode()
+    began = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    of_child = holder.partition(mine)[0] + f"{child.pid}-{began}".encode()
+    redis.set(keys.lease(run_id), of_child)
+    assert leases.held(run_id)
+    child.kill()
+    child.wait()
+    assert not leases.held(run_id)
+    following = leases.acquire(run_id)
+    assert following is not None
+    assert following.fence == fence + 1
+
+
+def test_a_pid_that_was_given_again_is_another_process(leases: Leases, redis: Client, run_id: str, fence: int) -> None:
+    """A process is told by its start too."""
+    assert fence
+    redis.set(keys.lease(run_id), redis.get(keys.lease(run_id)) + b"0")
+    assert not leases.held(run_id)

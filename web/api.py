@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from shared import times
-from shared.errors import RunNotFound, StoreAway
+from shared.errors import StoreAway
 from shared.runs import Run
 from web import answers, schemas
 from web.hub import Hub
@@ -29,6 +29,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
     @door.post("/run")
     @describe(
         answers.RunAccepted,
+        NOT_FOUND,
         json=schemas.RunRequest,
         tags=["runs"],
         answers={
@@ -94,11 +95,7 @@ def api(service: Service, hub: Hub) -> Blueprint:
     def history() -> Response:
         """Runs, newest first."""
         query = parse_query(schemas.HistoryQuery)
-        before = _before(query.before)
-        try:
-            found = store.history(query.limit, before=before, status=query.status)
-        except RunNotFound as error:
-            raise InvalidRequest([{"loc": ["before"], "msg": str(error)}]) from None
+        found = store.history(query.limit, before=_before(query.before), status=query.status)
         return json([_history_entry(item) for item in found])
 
     return door

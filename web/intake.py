@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-from shared.errors import RunNotFound
 from shared.runs import Run, new_run_id, new_session_id
 from shared.store import Store
 from web.schemas import InvalidRequest, RunRequest
@@ -35,10 +34,7 @@ def make_run(store: Store, wanted: RunRequest, at: datetime) -> Run:
 
 
 def _resumable(store: Store, run_id: str) -> Run:
-    try:
-        earlier = store.get(run_id).run
-    except RunNotFound as error:
-        raise InvalidRequest([{"loc": ["resume"], "msg": str(error)}]) from None
+    earlier = store.get(run_id).run
     if not earlier.status.final:
         raise InvalidRequest([{"loc": ["resume"], "msg": f"Run {run_id} has not ended; cancel it or wait"}])
     return earlier

@@ -13,6 +13,7 @@ from werkzeug.routing import WebsocketMismatch
 from shared.errors import Busy, Conflict, KeyReused, QueueFull, RunNotFound, StoreAway
 from web.schemas import InvalidRequest
 
+PROBLEM_TYPE = "application/problem+json"
 _RETRY_SECONDS = "3"
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **m
         "detail": detail,
         **more,
     }
-    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+    return Response(orjson.dumps(body), status, headers, content_type=PROBLEM_TYPE)
 
 
 def json(value: Any, status: int = 200) -> Response:

@@ -1,6 +1,5 @@
 """Shapes of requests, and how a request becomes one; the OpenAPI document is made from them."""
 
-import math
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,6 +16,9 @@ _MAX_DEPTH = 32
 _CREDENTIALS = re.compile(r":(?![/\\])[^@\s]+@|https?:[/\\]+[^/\s]*@", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# The rules below once more, for the OpenAPI document.
+_LINE_PATTERN = r"^(?!\s)[^\u0000-\u001f\u007f\u2028\u2029]*(?<!\s)$"
+_WORD_PATTERN = r"^(?![-@])(?!.*:(?![/\\])[^@\s]+@)(?!.*[hH][tT][tT][pP][sS]?:[/\\]+[^/\s]*@)" + _LINE_PATTERN[1:]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -61,10 +63,8 @@ def _values(parameters: dict[str, Any]) -> dict[str, Any]:
 def _check_values(value: Any, depth: int) -> None:
     if depth == 0:
         raise ValueError(f"is nested more than {_MAX_DEPTH} levels deep")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    if isinstance(value, int | float) and not -(2**63) <= value < 2**63:
         raise ValueError(f"holds {value}, which is beyond 64 bits; send it as text")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("holds a number that is too large; send it as text")
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -72,8 +72,30 @@ def _check_values(value: Any, depth: int) -> None:
             _check_values(item, depth - 1)
 
 
-Word = Annotated[str, AfterValidator(_word)]
-Line = Annotated[str, AfterValidator(_line)]
+Word = Annotated[str, AfterValidator(_word), Field(json_schema_extra={"pattern": _WORD_PATTERN})]
+Line = Annotated[str, AfterValidator(_line), Field(json_schema_extra={"pattern": _LINE_PATTERN})]
+Directory = Annotated[
+    str, AfterValidator(_directory), Field(json_schema_extra={"pattern": r"^(?=/|\w+://)" + _WORD_PATTERN[1:]})
+]
+Values = Annotated[
+    dict[str, Any],
+    AfterValidator(_values),
+    Field(
+        json_schema_extra={
+            "propertyNames": {"pattern": r"^[^\u0000-\u001f\u007f\u2028\u2029]+$"},
+        }
+    ),
+]
+# Without a pipeline there must be a run to take it from, and a session id is none.
+_NAMES_SOMETHING: dict[str, Any] = {
+    "anyOf": [
+        {"required": ["pipeline"], "properties": {"pipeline": {"type": "string"}}},
+        {
+            "required": ["resume"],
+            "properties": {"resume": {"type": "string", "not": {"pattern": f"^{_UUID.pattern}$"}}},
+        },
+    ]
+}
 
 
 class _Strict(BaseModel):
@@ -83,6 +105,7 @@ class _Strict(BaseModel):
 class RunRequest(_Strict):
     """What to run, and how."""
 
+    model_config = ConfigDict(json_schema_extra=_NAMES_SOMETHING)
     pipeline: Annotated[Word, Field(min_length=1, max_length=1024)] | None = Field(
         None,
         description="A path, a directory of PIPELINES_DIR, `owner/repository`, or a Git URL. "
@@ -95,10 +118,10 @@ class RunRequest(_Strict):
     profile: Annotated[Word, Field(min_length=1, max_length=256)] | None = Field(
         None, description="Configuration profiles, with commas between."
     )
-    parameters: Annotated[dict[str, Any], AfterValidator(_values)] | None = Field(
+    parameters: Values | None = Field(
         None, description="The pipeline's parameters; numbers, booleans and lists keep their type."
     )
-    workdir: Annotated[str, AfterValidator(_directory), Field(max_length=1024)] | None = Field(
+    workdir: Annotated[Directory, Field(max_length=1024)] | None = Field(
         None, description="Nextflow's work directory; by default one of the run's session."
     )
     config: Annotated[str, Field(max_length=65_536)] | None = Field(
@@ -139,7 +162,16 @@ class HistoryQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
     limit: int = Field(20, ge=1, le=100, description="How many runs.")
     before: str | None = Field(
-        None, max_length=128, description="A run id or an RFC 3339 time: only runs older than that."
+        None,
+        max_length=128,
+        description="A run id or an RFC 3339 time: only runs older than that.",
+        json_schema_extra={
+            "anyOf": [
+                {"type": "string", "pattern": "^run-"},
+                {"type": "string", "format": "date-time"},
+                {"type": "null"},
+            ]
+        },
     )
     status: RunStatus | None = Field(None, description="Only runs of this status.")
 

@@ -1,0 +1,109 @@
+"""What nobody would send: requests made from the OpenAPI document, and frames made of anything."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import websocket
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from service_process import Service
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+_CASES = 2_000
+_STREAM = "/api/v1/pipeline/stream"
+
+
+@pytest.fixture(scope="module")
+def fuzzed(redis_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose Nextflow ends at once: the doors are tried here, and strange names must reach no network."""
+    directory = tmp_path_factory.mktemp("fuzz")
+    nextflow = directory / "nextflow"
+    nextflow.write_text("#!/bin/sh\necho 'nextflow version 24.10.0.5928'\n")
+    nextflow.chmod(0o755)
+    running = Service(directory / "data", NEXTFLOW_BIN=str(nextflow), RATE_LIMIT="1000000/minute")
+    running.start()
+    yield running
+    running.kill()
+
+
+def complaints(service: Service) -> list[str]:
+    """What the service's processes logged as errors."""
+    found = []
+    for log in (service.data_dir / "logs").glob("*.log"):
+        for line in log.read_text(errors="replace").splitlines():
+            if '"level":"error"' in line or line.startswith("Traceback"):
+                found.append(f"{log.name}: {line}")
+    return found
+
+
+def test_no_request_that_the_document_allows_or_forbids_surprises(fuzzed: Service, tmp_path: Path) -> None:
+    """All checks of schemathesis: no 5xx, every answer as documented, good data taken and bad data refused."""
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{fuzzed.url}/openapi.json"]
+    command += ["--checks", "all", "--max-examples", "200", "--continue-on-failure", "--seed", "20261124", "--no-color"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    assert ended.returncode == 0, ended.stdout
+    counted = re.search(r"(\d+) generated", ended.stdout)
+    assert counted is not None, ended.stdout
+    assert int(counted[1]) >= _CASES
+    assert complaints(fuzzed) == []
+    assert fuzzed.get("/health").status_code == 200
+
+
+FRAMES = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        lambda fin, opcode, data: websocket.ABNF(fin, 0, 0, 0, opcode, 1, data).format(),
+        st.integers(0, 1),
+        st.sampled_from(list(websocket.ABNF.OPCODES)),
+        st.binary(max_size=130),
+    ),
+    # Lengths that are not kept, bits that are reserved, frames without a mask.
+    st.builds(
+        lambda first, length, rest: bytes((first, length)) + rest,
+        st.integers(0, 255),
+        st.integers(0, 255),
+        st.binary(max_size=20),
+    ),
+)
+
+
+def test_no_frame_harms_the_service_or_another_viewer(fuzzed: Service) -> None:
+    """Whatever a client sends, it is closed or ignored; a viewer beside it is told all, and nothing is logged."""
+    url = f"ws://127.0.0.1:{fuzzed.port}{_STREAM}"
+    beside = websocket.create_connection(url, timeout=30)
+    assert json.loads(beside.recv())["type"] == "status"
+
+    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(st.lists(FRAMES, min_size=1, max_size=6), st.booleans())
+    def send(frames: list[bytes], politely: bool) -> None:
+        opened = websocket.create_connection(url, timeout=5)
+        wire = opened.sock
+        assert wire is not None
+        with closing(wire):
+            try:
+                for frame in frames:
+                    wire.sendall(frame)
+                if politely:
+                    wire.shutdown(socket.SHUT_WR)
+                    while wire.recv(65_536):
+                        pass
+            except (ConnectionError, TimeoutError):
+                pass  # it had enough
+
+    send()
+    assert complaints(fuzzed) == []
+    run_id = fuzzed.submit("hello")
+    beside.settimeout(30)
+    while json.loads(beside.recv()).get("run_id") != run_id:
+        pass
+    beside.close()
+    fuzzed.ended(run_id)
+    fuzzed.wait(lambda: fuzzed.client.call("GET", "/active")["connected_clients"] == 0)

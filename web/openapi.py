@@ -51,6 +51,8 @@ def document() -> dict[str, Any]:
         for operation in path.values():
             for answer in operation["responses"].values():
                 _name_problems(answer.get("content", {}))
+            # The web server's own answer, in its own words, before any view is asked.
+            operation["responses"]["414"] = {"description": "URI Too Long"}
     # pydantic's own words for this would make error messages of fifteen lines.
     shapes = made["components"]["schemas"]
     shapes["ParameterValue"] = _PARAMETER_VALUE

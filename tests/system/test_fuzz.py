@@ -46,6 +46,9 @@ def complaints(service: Service) -> list[str]:
 
 def test_no_request_that_the_document_allows_or_forbids_surprises(fuzzed: Service, tmp_path: Path) -> None:
     """All checks of schemathesis: no 5xx, every answer as documented, good data taken and bad data refused."""
+    # What is too long for the web server is refused with 414, which schemathesis does not expect of bad data.
+    expected = "expected-statuses = [400, 401, 403, 404, 405, 409, 413, 414, 415, 422, 429]"
+    (tmp_path / "schemathesis.toml").write_text(f"[checks.negative_data_rejection]\n{expected}\n")
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{fuzzed.url}/openapi.json"]
     command += ["--checks", "all", "--max-examples", "200", "--continue-on-failure", "--seed", "20261124", "--no-color"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)

@@ -202,6 +202,8 @@ def _kubelet(layout: Layout, log_max_size: str) -> Path:
             "imagefs.available": "1%",
             "imagefs.inodesFree": "1%",
         },
+        # A test that brings pressure does not want to wait for its end.
+        "evictionPressureTransitionPeriod": "3s",
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
     }

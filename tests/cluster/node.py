@@ -10,7 +10,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,24 @@ class Node:
         self.stop(part)
         self.start(part)
 
+    @contextmanager
+    def kubelet_with(self, **settings: Any) -> Iterator[None]:
+        """The kubelet with other settings (of KubeletConfiguration), for a while; it is started anew for them."""
+        file = _kubelet_file(self.layout)
+        before = file.read_text()
+        file.write_text(json.dumps(json.loads(before) | settings))
+        self.restart(KUBELET)
+        try:
+            yield
+        finally:
+            file.write_text(before)
+            self.restart(KUBELET)
+
+    def ask(self, path: str) -> Any:
+        """What the API server answers the administrator to a GET, as JSON values; None when it does not."""
+        answer = _get(self.layout, path)
+        return None if answer is None else answer.json()
+
 
 def up(say: Say, log_max_size: str = LOG_MAX_SIZE) -> Node:
     """The node: the running one, or one started now with whatever an earlier one kept; a minute at most, once built.
@@ -197,11 +216,15 @@ def _start_parts(where: Layout, commands: Commands) -> None:
 
 
 def _set_log_max_size(node: Node, built: Programs, log_max_size: str) -> None:
-    file = node.layout.configuration / "kubelet.json"
+    file = _kubelet_file(node.layout)
     before = file.read_text()
     configuration.configure(node.layout, built, log_max_size)
     if file.read_text() != before:
         node.restart(KUBELET)
+
+
+def _kubelet_file(where: Layout) -> Path:
+    return where.configuration / "kubelet.json"
 
 
 def _commands_file(where: Layout) -> Path:

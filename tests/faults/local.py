@@ -65,7 +65,7 @@ def _replaced(scene: Scene, parent: int) -> bool:
 def _worker_away_at_the_end(scene: Scene) -> None:
     with _frozen(scene, [scene.service.pid]):  # which would start the worker again
         scene.signal(scene.pids("worker@"), signal.SIGKILL)
-        scene.service.wait(lambda: any("ended" in entry for entry in scene.journal), 60)
+        scene.service.wait(lambda: any("ended" in entry for entry in scene.stage.journal()), 60)
 
 
 def _redis_restarted(number: int) -> Injection:
@@ -240,7 +240,7 @@ FAULTS = [
     Fault("two workers, two reconcilers", _two_of_each),
     Fault("poked five times", _poked_five_times),
     Fault("100 submissions, 40 cancels at once", _crowd, lines=500),
-    Fault("disk full", _disk_full, ground=_small_disk, nextflow_may_fail=True),
+    Fault("disk full", _disk_full, ground=_small_disk, needs_root=True, nextflow_may_fail=True),
     Fault("clock steps back 2 s", _clock_back, ground=_own_clock),
     Fault("client that never reads", _client_that_never_reads, **_LOUD),
     Fault("client that reads a byte a second", _client_that_reads_slowly, **_LOUD),
@@ -304,11 +304,14 @@ def _another(scene: Scene, like: str, more: list[str]) -> Iterator[None]:
 
 
 def _submit(scene: Scene) -> str:
-    return scene.service.submit(str(scene.directory / "numbered.nf"), parameters=_QUEUED)
+    return scene.service.submit(scene.stage.pipeline, parameters=_QUEUED)
 
 
 def _cancel(scene: Scene, run_id: str) -> bool:
-    return bool(scene.service.client.call("DELETE", "/cancel", params={"run_id": run_id})["cancelled"])
+    taken = bool(scene.service.client.call("DELETE", "/cancel", params={"run_id": run_id})["cancelled"])
+    if taken:
+        scene.cancelled.add(run_id)
+    return taken
 
 
 def _open(scene: Scene) -> websocket.WebSocket:

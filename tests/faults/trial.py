@@ -1,18 +1,17 @@
 """Trial: one run of the whole service with one fault in it, judged from outside."""
 
 import itertools
-import json
 import os
 import random
-import shlex
-import sys
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from faults.viewer import Viewer, numbers
 from service_process import Service
@@ -21,18 +20,27 @@ VIEWERS = 5
 _MOST_MIB = 250
 _SECONDS_TO_END = 240
 _KEEP_ALL = {"LOG_RETENTION_LINES": "1000000", "LOG_RETENTION_BYTES": "100000000"}
-PIPELINE = """
-params.lines = 100
-params.pause = 40
-params.width = 0
-workflow {
-    def tail = '.' * (params.width as int)
-    for( int i = 1; i <= (params.lines as int); i++ ) {
-        println "number ${i} ${tail}"
-        if( params.pause ) sleep(params.pause as long)
-    }
-}
-"""
+
+
+class Stage(Protocol):
+    """Where the runs of a trial work, and what somebody sees of them who does not ask the service."""
+
+    settings: Mapping[str, str]
+    """What a service needs to have its runs work here."""
+    pipeline: str
+    """What that service calls the pipeline that prints `params.lines` numbered lines."""
+
+    def journal(self) -> list[dict[str, Any]]:
+        """`{began, run_id, beside}` for each start of a Nextflow, `{ended, run_id, code}` for each end that was seen.
+
+        `beside` names the runs whose Nextflow was at work at that moment.
+        """
+
+    def printed(self, run_id: str) -> list[int] | None:
+        """The numbers that Nextflow printed, if they are kept anywhere but in the service."""
+
+    def left_of(self, run_id: str) -> Sequence[object]:
+        """What is still alive of a run."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,11 @@ class Fault:
     """It may end a run by what the fault does to Nextflow itself; then all must agree on how far the run came."""
     latest: float = 6.0
     """The fault comes at most so many seconds after the submission."""
+    needs_root: bool = False
+    alone: bool = False
+    """It befalls all that works on the same stage, so nothing else may."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """More parameters of the pipeline."""
     ground: "Callable[[Path], AbstractContextManager[Mapping[str, str]]]" = lambda _: nullcontext({})
     """Prepares the directory of a service to come, and gives settings for it."""
 
@@ -89,6 +102,7 @@ class Verdict:
 class Scene:
     """Where a fault is injected: a service with a run at work, or about to be."""
 
+    stage: Stage
     service: Service
     rng: random.Random
     directory: Path
@@ -96,13 +110,9 @@ class Scene:
     run_id: str = ""
     more_runs: list[str] = field(default_factory=list)
     """Other runs that the fault started; they are judged too, but for their lines."""
+    cancelled: set[str] = field(default_factory=set)
+    """Runs whose cancel the service took."""
     viewers: list[Viewer] = field(default_factory=list)
-
-    @property
-    def journal(self) -> list[dict[str, Any]]:
-        """What the watched Nextflow wrote down."""
-        file = self.directory / "journal"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def environment_of(self, name: str) -> dict[str, str]:
         """The environment of a process of the service."""
@@ -121,50 +131,57 @@ class Scene:
                 os.kill(pid, number)
 
 
-def run_trial(fault: Fault, nextflow: Path, directory: Path, seed: str) -> Verdict:
+MakeStage = Callable[[Path], AbstractContextManager[Stage]]
+
+
+def run_trials(fault: Fault, stages: Sequence[MakeStage], directory: Path) -> list[Verdict]:
+    """A trial on each stage, side by side unless the fault wants to be alone; what is written goes when all is well."""
+    with ThreadPoolExecutor(1 if fault.alone else len(stages)) as pool:
+        trials = []
+        for number, stage in enumerate(stages):
+            own = directory / str(number)
+            own.mkdir()
+            trials.append(pool.submit(run_trial, fault, stage, own, f"{fault.name} {number}"))
+        verdicts = [trial.result() for trial in trials]
+    if all(verdict.clean for verdict in verdicts):
+        shutil.rmtree(directory)
+    return verdicts
+
+
+def run_trial(fault: Fault, stage: MakeStage, directory: Path, seed: str) -> Verdict:
     """Start a service, submit a run, do the worst, and judge. Nothing is left of it afterwards but files."""
-    rng = random.Random(seed)
     verdict = Verdict()
-    with _service(fault, nextflow, directory) as service:
-        scene = Scene(service, rng, directory, verdict)
-        pipeline = directory / "numbered.nf"
-        pipeline.write_text(PIPELINE)
-        parameters = {"lines": fault.lines, "pause": fault.pause, "width": fault.width}
-        scene.run_id = service.submit(str(pipeline), parameters=parameters)
-        for number in range(VIEWERS):
-            viewer = Viewer(service.url, scene.run_id, random.Random(rng.random()), restless=number == 0)
-            viewer.start()
-            scene.viewers.append(viewer)
-        try:
-            time.sleep(rng.uniform(0, fault.latest))
-            over = fault.inject(scene) or time.time()
-            for run_id in [scene.run_id, *scene.more_runs]:
-                service.ended(run_id, _SECONDS_TO_END)
-            for viewer in scene.viewers:
-                viewer.join(60)
-            verdict.recovery = max(_recovery(viewer, over) for viewer in scene.viewers)
-            _judge(scene, fault)
-        finally:
-            for viewer in scene.viewers:
-                viewer.give_up()
+    with ExitStack() as stack:
+        ground = stack.enter_context(fault.ground(directory))
+        place = stack.enter_context(stage(directory))
+        service = Service(directory / "data", **_KEEP_ALL, **place.settings, **ground)
+        stack.callback(service.kill)
+        service.start()
+        _try(fault, Scene(place, service, random.Random(seed), directory, verdict))
     verdict.check(not _alive(directory), "processes of the service were left when it had been stopped")
     return verdict
 
 
-@contextmanager
-def _service(fault: Fault, nextflow: Path, directory: Path) -> Iterator[Service]:
-    wrapper = directory / "nextflow"
-    words = [sys.executable, str(Path(__file__).with_name("watched_nextflow.py")), str(nextflow)]
-    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join([*words, str(directory / "journal")])} "$@"\n')
-    wrapper.chmod(0o755)
-    with fault.ground(directory) as settings:
-        settings = {"NEXTFLOW_BIN": str(wrapper), **_KEEP_ALL, **settings}
-        service = Service(directory / "data", **settings)
-        try:
-            service.start()
-            yield service
-        finally:
-            service.kill()
+def _try(fault: Fault, scene: Scene) -> None:
+    service, rng = scene.service, scene.rng
+    parameters = {"lines": fault.lines, "pause": fault.pause, "width": fault.width, **fault.more}
+    scene.run_id = service.submit(scene.stage.pipeline, parameters=parameters)
+    for number in range(VIEWERS):
+        viewer = Viewer(service.url, scene.run_id, random.Random(rng.random()), restless=number == 0)
+        viewer.start()
+        scene.viewers.append(viewer)
+    try:
+        time.sleep(rng.uniform(0, fault.latest))
+        over = fault.inject(scene) or time.time()
+        for run_id in [scene.run_id, *scene.more_runs]:
+            service.ended(run_id, _SECONDS_TO_END)
+        for viewer in scene.viewers:
+            viewer.join(60)
+        scene.verdict.recovery = max(_recovery(viewer, over) for viewer in scene.viewers)
+        _judge(scene, fault)
+    finally:
+        for viewer in scene.viewers:
+            viewer.give_up()
 
 
 def _recovery(viewer: Viewer, over: float) -> float:
@@ -178,7 +195,8 @@ def _judge(scene: Scene, fault: Fault) -> None:
     status = service.run(scene.run_id)["status"]
     partly = fault.nextflow_may_fail and status == "failed"
     verdict.check(partly or status == "succeeded", f"the run has {status}")
-    expected = range(1, (max(kept, default=0) if partly else fault.lines) + 1)
+    printed = scene.stage.printed(scene.run_id) if partly else None
+    expected = range(1, (max(printed or kept, default=0) if partly else fault.lines) + 1)
     verdict.count(kept, expected)
     for viewer in scene.viewers:
         verdict.count(viewer.numbers, expected)
@@ -210,16 +228,18 @@ def _judge_run(scene: Scene, run_id: str) -> None:
     verdict.check(ids == list(range(1, len(ids) + 1)), f"{run_id}: the ids of kept events have holes")
     completes = [event["data"]["status"] for event in events if event["type"] == "complete"]
     verdict.check(completes == [info["status"]], f"{run_id} is {info['status']}, and its completes are {completes}")
-    begun = [entry for entry in scene.journal if entry["run_id"] == run_id and "began" in entry]
-    ended = [entry["code"] for entry in scene.journal if entry["run_id"] == run_id and "ended" in entry]
+    journal = [entry for entry in scene.stage.journal() if entry["run_id"] == run_id]
+    begun = [entry for entry in journal if "began" in entry]
+    ended = [entry["code"] for entry in journal if "ended" in entry]
     verdict.check(len(begun) <= 1, f"{run_id}: Nextflow began {len(begun)} times")
     for entry in begun:
         verdict.check(not entry["beside"], f"{run_id}: Nextflow began beside {entry['beside']}")
-    cancelled = any(event["type"] == "status" and event["data"]["status"] == "cancelling" for event in events)
-    right = "succeeded" if ended == [0] else "cancelled" if cancelled or not begun else "failed"
+    right = "succeeded" if ended == [0] else "cancelled" if run_id in scene.cancelled else "failed"
     verdict.check(info["status"] == right, f"{run_id} is {info['status']}; Nextflow ended with {ended}")
-    verdict.check(info["exit_code"] == (ended[0] if ended else None), f"{run_id}: exit code {info['exit_code']}")
-    verdict.check(not service.of_run(run_id), f"{run_id}: processes of it are left")
+    verdict.check(bool(begun) or info["exit_code"] is None, f"{run_id}: an exit code of what never began")
+    verdict.check(ended in ([], [info["exit_code"]]), f"{run_id}: exit code {info['exit_code']}, Nextflow's {ended}")
+    left = scene.stage.left_of(run_id)
+    verdict.check(not left, f"{run_id}: of it are left {left}")
 
 
 def _alive(directory: Path) -> list[str]:

@@ -1,0 +1,114 @@
+"""The faults of a cluster: of its API server, its node, and whoever deletes what is not theirs."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from cluster.configuration import API_SERVER, KUBELET
+from faults.cluster_stage import ClusterStage
+from faults.proxy import Proxy
+from faults.trial import Fault, Scene
+
+_AWAY_SECONDS = 30
+_CUTS = 50
+
+
+def _stage(scene: Scene) -> ClusterStage:
+    assert isinstance(scene.stage, ClusterStage)
+    return scene.stage
+
+
+def _restarted(part: str) -> Callable[[Scene], None]:
+    def inject(scene: Scene) -> None:
+        _stage(scene).node.restart(part)
+
+    return inject
+
+
+def _api_server(broken: Callable[[Proxy], AbstractContextManager[None]]) -> Callable[[Scene], None]:
+    def inject(scene: Scene) -> None:
+        with broken(_stage(scene).proxy):
+            time.sleep(_AWAY_SECONDS)
+
+    return inject
+
+
+def _log_cut(scene: Scene) -> None:
+    _wait_for_head(scene)
+    for _ in range(_CUTS):
+        _stage(scene).proxy.cut(logs_only=True)
+        time.sleep(scene.rng.uniform(0, 0.8))
+
+
+def _head_deleted(scene: Scene) -> None:
+    head = _wait_for_head(scene)
+    _stage(scene).kubectl("delete", "pod", head, "--wait=false")
+
+
+def _head_out_of_memory(scene: Scene) -> None:
+    (_stage(scene).storage / "eat").touch()
+
+
+def _job_deleted(scene: Scene) -> None:
+    _wait_for_head(scene)
+    _stage(scene).kubectl("delete", "job", f"nextflow-{scene.run_id}", "--wait=false")
+
+
+def _log_rotated(scene: Scene) -> float:
+    with _stage(scene).node.kubelet_with(containerLogMaxSize="10Ki"):
+        began = time.time()
+        scene.service.ended(scene.run_id, 180)
+    return began
+
+
+def _evicted(scene: Scene) -> None:
+    """The node runs out of process ids, as far as its kubelet can tell, and evicts whoever has the most."""
+    _wait_for_head(scene)
+    with _stage(scene).node.kubelet_with(evictionHard={"pid.available": "100%"}):
+        scene.service.wait(lambda: _head_has_failed(scene), 150)
+
+
+def _head_has_failed(scene: Scene) -> bool:
+    head = _stage(scene).head_of(scene.run_id)
+    return head is None or head["status"].get("phase") == "Failed"
+
+
+def _wait_for_head(scene: Scene) -> str:
+    """The name of the run's head pod, once it is there."""
+    found: dict[str, Any] = {}
+
+    def there() -> bool:
+        found.update(_stage(scene).head_of(scene.run_id) or {})
+        return bool(found)
+
+    scene.service.wait(there, 60)
+    return str(found["metadata"]["name"])
+
+
+# A task works beside the numbered lines.
+_TASK = {"hold": 5}
+# As long as the fault and what comes before it.
+_LONG: dict[str, Any] = {"lines": 1000, "latest": 10.0, "more": _TASK}
+# It ends by the fault, and its task must be taken along. With so many children the kubelet takes it first.
+_ENDED: dict[str, Any] = {
+    "lines": 2000,
+    "latest": 12.0,
+    "nextflow_may_fail": True,
+    "more": {"hold": 300, "children": 30},
+}
+
+FAULTS = [
+    # Nextflow itself gives up on a task when it cannot ask for it, so it has none here.
+    Fault("API server restarted", _restarted(API_SERVER), lines=500, latest=10.0, alone=True),
+    Fault("API server answers 500 for 30 s", _api_server(lambda proxy: proxy.answering(500)), **_LONG),
+    Fault("API server answers 429 for 30 s", _api_server(lambda proxy: proxy.answering(429)), **_LONG),
+    Fault("API server silent for 30 s", _api_server(lambda proxy: proxy.silent()), **_LONG),
+    Fault("log stream cut 50 times", _log_cut, **_LONG),
+    Fault("kubelet restarted", _restarted(KUBELET), lines=500, latest=10.0, more=_TASK, alone=True),
+    Fault("head pod deleted", _head_deleted, **_ENDED),
+    Fault("head out of memory", _head_out_of_memory, **_ENDED),
+    Fault("Job deleted by hand", _job_deleted, **_ENDED),
+    Fault("logs rotated at 10 KiB", _log_rotated, lines=600, width=200, alone=True),
+    Fault("node under pressure evicts the head", _evicted, alone=True, **_ENDED),
+]

@@ -1,0 +1,57 @@
+"""This machine as the stage of a trial: a real Nextflow that writes down when it ran."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from faults.trial import MakeStage
+
+from shared.lifetime import marked_processes
+
+_PIPELINE = """
+params.lines = 100
+params.pause = 40
+params.width = 0
+workflow {
+    def tail = '.' * (params.width as int)
+    for( int i = 1; i <= (params.lines as int); i++ ) {
+        println "number ${i} ${tail}"
+        if( params.pause ) sleep(params.pause as long)
+    }
+}
+"""
+
+
+class LocalStage:
+    """This machine, with a Nextflow that writes down when it ran."""
+
+    def __init__(self, nextflow: Path, directory: Path) -> None:
+        self._journal = directory / "journal"
+        script = directory / "numbered.nf"
+        script.write_text(_PIPELINE)
+        wrapper = directory / "nextflow"
+        words = [sys.executable, str(Path(__file__).with_name("watched_nextflow.py")), str(nextflow)]
+        wrapper.write_text(f'#!/bin/sh\nexec {shlex.join([*words, str(self._journal)])} "$@"\n')
+        wrapper.chmod(0o755)
+        self.pipeline = str(script)
+        self.settings: Mapping[str, str] = {"NEXTFLOW_BIN": str(wrapper)}
+
+    def journal(self) -> list[dict[str, Any]]:
+        """See `Stage.journal`; the watched Nextflow wrote it."""
+        return [json.loads(line) for line in self._journal.read_text().splitlines()] if self._journal.exists() else []
+
+    def printed(self, _run_id: str) -> None:
+        """Nobody but the service keeps it."""
+
+    def left_of(self, run_id: str) -> Sequence[int]:
+        """Pids of its processes."""
+        return marked_processes(f"NFCTL_RUN_ID={run_id}")
+
+
+def local_stage(nextflow: Path) -> MakeStage:
+    """Makes stages on this machine."""
+    return lambda directory: nullcontext(LocalStage(nextflow, directory))

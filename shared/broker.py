@@ -17,6 +17,7 @@ from shared.settings import Settings
 RUN_TASK = "run"
 RUN_QUEUE = "runs"
 CHECK_COMMAND = "runner_check"
+WORKS_COMMAND = "what_works"
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -73,9 +74,20 @@ class Broker:
 
         Raises StoreAway.
         """
+        return self._ask(CHECK_COMMAND, seconds)
+
+    def ask_what_works(self, seconds: float) -> dict[str, str] | None:
+        """What works where a worker's runs do, in words, by the run's id; None when no worker can tell in time.
+
+        Raises StoreAway.
+        """
+        answer = self._ask(WORKS_COMMAND, seconds)
+        return answer[1].get("working") if answer is not None else None
+
+    def _ask(self, command: str, seconds: float) -> tuple[str, dict[str, Any]] | None:
         with _broker_errors():
             replies = self._app.control.broadcast(
-                CHECK_COMMAND,
+                command,
                 reply=True,
                 limit=1,
                 timeout=seconds,

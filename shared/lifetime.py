@@ -41,6 +41,21 @@ def marked_processes(marker: str) -> list[int]:
     return found
 
 
+def marked_by_value(name: str) -> dict[str, list[int]]:
+    """Pids of the living processes whose environment at their start held `name`, by its value."""
+    mark = name.encode() + b"="
+    found: dict[str, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes()
+        except OSError:  # it has ended, or belongs to somebody else
+            continue
+        for variable in environment.split(b"\0"):
+            if variable.startswith(mark):
+                found.setdefault(variable[len(mark) :].decode(errors="replace"), []).append(int(entry.name))
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Pids of the living children of a process, of their children, and so on."""
     found = []

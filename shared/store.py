@@ -16,6 +16,7 @@ from shared.runs import Run, RunStatus
 from shared.settings import Settings
 
 _DAY = 86_400
+_STRAYS_SECONDS = 120
 _PATIENCE = 20
 
 WhenBusy = Literal["attach", "queue", "reject"]
@@ -275,6 +276,17 @@ class Store:
         with store_errors():
             found = self.redis.hgetall(keys.TOTALS)
         return {name.decode(): int(count) for name, count in found.items()}
+
+    def report_strays(self, strays: Sequence[str]) -> None:
+        """Keep what works for runs that are not active, in words, until the next report or for two minutes."""
+        with store_errors():
+            self.redis.set(keys.STRAYS, orjson.dumps(strays), ex=_STRAYS_SECONDS)
+
+    def strays(self) -> list[str]:
+        """The last report of what works for runs that are not active."""
+        with store_errors():
+            found = self.redis.get(keys.STRAYS)
+        return list(orjson.loads(found)) if found else []
 
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
         """The kept Nextflow tasks of a run, in the order they were first seen. Raises RunNotFound."""

@@ -720,8 +720,8 @@ def _selected(item: Json, query: Mapping[str, str]) -> bool:
     fields = {"metadata.name": item["metadata"]["name"], "type": item.get("type", "")}
     for selector, values in (("labelSelector", labels), ("fieldSelector", fields)):
         for term in filter(None, query.get(selector, "").split(",")):
-            key, value = term.split("=", 1)
-            if values.get(key) != value:
+            key, equals, value = term.partition("=")
+            if key not in values or (equals and values[key] != value):
                 return False
     return True
 

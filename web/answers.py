@@ -217,6 +217,8 @@ class Health(BaseModel):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, Check]
+    strays: list[str]
+    """What works for a run that is not active, in words: nothing of the service's will end it."""
 
 
 class FieldError(BaseModel):

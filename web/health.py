@@ -35,7 +35,7 @@ def health(service: Service, hub: Hub) -> Blueprint:
         """Whether Redis, a worker and the runner answer, and events are relayed."""
         checks = _checks(service, hub)
         ok = all(check["ok"] for check in checks.values())
-        answer = jsonify(status="ok" if ok else "unavailable", checks=checks)
+        answer = jsonify(status="ok" if ok else "unavailable", checks=checks, strays=_strays(service))
         if not ok:
             answer.headers["Retry-After"] = "3"
         return answer, 200 if ok else 503
@@ -61,6 +61,13 @@ def _checks(service: Service, hub: Hub) -> dict[str, dict[str, Any]]:
     return {"redis": {"ok": True, "detail": "Redis answers."}, **_ask_worker(service.broker), "live": live}
 
 
+def _strays(service: Service) -> list[str]:
+    try:
+        return service.store.strays()
+    except StoreAway:
+        return []
+
+
 def _ask_worker(broker: Broker) -> dict[str, dict[str, Any]]:
     try:
         answer = broker.ask_worker(_ANSWER_SECONDS)
@@ -82,12 +89,14 @@ def _figures(service: Service, hub: Hub) -> CollectorRegistry:
     try:
         totals = service.store.totals()
         active, waiting = service.store.active_id(), service.store.queue_length()
+        strays = len(service.store.strays())
     except StoreAway:
         up.set(0)
         return registry
     up.set(1)
     Gauge("nfctl_active_runs", "Runs at work: 0 or 1.", registry=registry).set(1 if active else 0)
     Gauge("nfctl_queued_runs", "Runs that wait.", registry=registry).set(waiting)
+    Gauge("nfctl_strays", "Runs that are not active and have something at work.", registry=registry).set(strays)
     ended = Counter("nfctl_runs", "Runs that have ended.", ["status"], registry=registry)
     for status in RunStatus:
         if status.final:

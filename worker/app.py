@@ -11,7 +11,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from celery.worker.control import inspect_command
 
 from shared import settings as settings_module
-from shared.broker import CHECK_COMMAND, RUN_TASK, Broker, make_celery
+from shared.broker import CHECK_COMMAND, RUN_TASK, WORKS_COMMAND, Broker, make_celery
 from shared.errors import CannotStart, StoreAway
 from shared.feed import Feed
 from shared.lease import Leases
@@ -80,6 +80,15 @@ def runner_check(_state: Any) -> dict[str, Any]:
         return {"ok": True, "detail": _checked.check()}
     except CannotStart as error:
         return {"ok": False, "detail": str(error)}
+
+
+@inspect_command(name=WORKS_COMMAND)
+def what_works(_state: Any) -> dict[str, Any]:
+    """Tell the reconciler what works where this worker's runs do, if that can be told now."""
+    try:
+        return {"working": dict(_checked.what_works())}
+    except CannotStart as error:
+        return {"detail": str(error)}
 
 
 def begin_next(store: Store, broker: Broker) -> None:

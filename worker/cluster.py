@@ -78,5 +78,8 @@ class Cluster(Protocol):
     def cancel(self, run: Run) -> None:
         """Begin to end the run, also one that has not started: it will not. Returns at once."""
 
+    def what_works(self) -> Mapping[str, str]:
+        """What is at work here for runs of any kind, in words, by the run's id. Raises CannotStart if none can tell."""
+
     def check(self) -> str:
         """A sentence that says what executes runs here. Raises CannotStart when nothing could now."""

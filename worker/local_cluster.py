@@ -73,6 +73,15 @@ class LocalCluster:
         """Leave word for the shim, which looks five times a second."""
         _leave_word(self._places(run).directory)
 
+    def what_works(self) -> Mapping[str, str]:
+        """The marked processes of the runs that have a directory here."""
+        here = lifetime.marked_by_value("NFCTL_RUN_ID")
+        return {
+            run_id: f"{len(pids)} process{'es' if len(pids) > 1 else ''} (pid {', '.join(map(str, sorted(pids)[:5]))})"
+            for run_id, pids in here.items()
+            if (self._settings.data_dir / "runs" / run_id).is_dir()
+        }
+
     def check(self) -> str:
         """Whether Nextflow is there and the data directory can be written."""
         nextflow = self._nextflow()

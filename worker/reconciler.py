@@ -1,12 +1,14 @@
 """Puts right what a lost message or a dead worker left: looks at the records and does what they say is due.
 
-`python -m worker.reconciler` does so each second. It is a process of its own, because the worker's only
-slot may be busy for days, and no Celery worker, because what mends a broken queue must not depend on it.
+`python -m worker.reconciler` does so each second, and each half minute looks for what works for no run. It is a
+process of its own, because the worker's only slot may be busy for days, and no Celery worker, because what mends a
+broken queue must not depend on it.
 """
 
 import logging
 import signal
 import threading
+import time
 
 from shared import settings as settings_module
 from shared.broker import Broker, make_celery
@@ -15,8 +17,11 @@ from shared.lease import Leases
 from shared.logs import configure_logging
 from shared.redis_client import connect
 from shared.store import Store
+from worker.strays import StrayWatch
 
 TICK_SECONDS = 1.0
+_STRAY_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -64,10 +69,14 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     redis = connect(settings.redis_url)
     store, leases, broker = Store(redis, settings), Leases(redis), Broker(make_celery(settings), redis)
+    strays, look_at = StrayWatch(store, broker), time.monotonic() + _STRAY_SECONDS
     alone: str | None = None
     while not stop.wait(TICK_SECONDS):
         try:
             alone = reconcile(store, leases, broker, alone_before=alone)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + _STRAY_SECONDS
+                strays.look(_ANSWER_SECONDS)
         except StoreAway as error:
             _log.warning("%s", error, extra={"action": "store.away"})
         except Exception:  # one mistake must not end what puts mistakes right

@@ -8,8 +8,10 @@ from shared.errors import CannotStart, ClusterAway, ClusterRefused
 from shared.runs import Run
 from shared.settings import Settings
 from worker.cluster import Chunk, Outcome
+from worker.kube import manifest
 from worker.kube.api import Api, connect
 from worker.kube.carriage import Carriage
+from worker.kube.slot import finished
 
 _CHECK_SECONDS = 1.5
 _CHECK_AGAIN_SECONDS = 15.0
@@ -39,6 +41,26 @@ class KubernetesCluster:
     def cancel(self, run: Run) -> None:
         """Leave word for whoever follows the run here, who looks five times a second."""
         self._cancelled.add(run.run_id)
+
+    def what_works(self) -> Mapping[str, str]:
+        """The Jobs of runs in the namespace that have not ended, and else the pods of runs that have not."""
+        namespace, api = self._settings.nextflow_namespace, self._connected()
+        jobs, pods = f"/apis/batch/v1/namespaces/{namespace}/jobs", f"/api/v1/namespaces/{namespace}/pods"
+        try:
+            made = api.get(jobs, {"labelSelector": manifest.RUN_LABEL}, seconds=_CHECK_SECONDS).get("items") or ()
+            there = api.get(pods, {"labelSelector": manifest.RUN_NAME_LABEL}, seconds=_CHECK_SECONDS).get("items") or ()
+        except (ClusterAway, ClusterRefused) as error:
+            raise CannotStart(str(error)) from error
+        working = {
+            pod["metadata"]["labels"][manifest.RUN_NAME_LABEL]: f"Pod {pod['metadata']['name']} in {namespace}"
+            for pod in there
+            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        }
+        return working | {
+            job["metadata"]["labels"][manifest.RUN_LABEL]: f"Job {job['metadata']['name']} in {namespace}"
+            for job in made
+            if finished(job) is None
+        }
 
     def check(self) -> str:
         """Whether the API server answers and lets the worker see the Jobs of the namespace."""

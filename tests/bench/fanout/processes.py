@@ -1,0 +1,138 @@
+"""Processes: those that a trial starts and ends, and what /proc says of them."""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nfctl.children import Child, Program
+from shared.lifetime import descendants, end_with_parent, is_zombie
+
+_START_SECONDS = 60
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+class TrialFailed(Exception):
+    """Something that a trial needs did not start, or ended; the message says what."""
+
+
+class Talker:
+    """A child that is told lines and answers each with a line of JSON."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._name = log.stem
+        self._log = log
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                list(arguments),
+                env=dict(environment),
+                bufsize=0,  # or a line could wait in a buffer that select does not know
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                preexec_fn=end_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The child's id."""
+        return self._process.pid
+
+    def tell(self, line: str) -> None:
+        """Say one line to it."""
+        assert self._process.stdin
+        self._process.stdin.write(line.encode() + b"\n")
+
+    def hear(self, seconds: float) -> dict[str, Any]:
+        """Its next line. Raises TrialFailed when none comes within so long."""
+        assert self._process.stdout
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line = self._process.stdout.readline() if ready else b""
+        if not line:
+            raise TrialFailed(f"{self._name} says nothing. {_last_words(self._log)}")
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+    def end(self) -> None:
+        """Stop it, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def talking(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Talker]:
+    """A talker that ends with the block."""
+    talker = Talker(arguments, environment, log)
+    try:
+        yield talker
+    finally:
+        talker.end()
+
+
+@contextmanager
+def serving(program: Program, ready: Callable[[], bool]) -> Iterator[int]:
+    """Start a server and wait until it is ready; gives its pid and ends it with the block. Raises TrialFailed."""
+    child = Child(program, lambda _: None)  # that one had to be killed is nothing to tell
+    child.start()
+    try:
+        pid = child.pid
+        assert pid is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            if is_zombie(pid) or time.monotonic() > deadline:
+                raise TrialFailed(f"{program.name} does not start. {_last_words(program.log)}")
+            time.sleep(0.1)
+        yield pid
+    finally:
+        child.ask_to_end()
+        child.wait_for_end()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and its descendants have used, user and system, those that still live."""
+    return sum(_clock(one) for one in (pid, *descendants(pid)))
+
+
+def _clock(pid: int) -> float:
+    # The kernel's CPU clock of a process, numbered as clock_getcpuclockid(3) does: /proc tells the same, but in ticks
+    # of 10 ms, and cuts off what is less for each process.
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:  # it has ended
+        return 0.0
+
+
+def machine_seconds() -> float:
+    """What all processors of the machine have worked together, whoever for."""
+    user, nice, system, _idle, _iowait, *interrupts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    return sum(int(ticks) for ticks in (user, nice, system, *interrupts)) / _TICK
+
+
+def memory_kib(pid: int) -> int:
+    """The proportional set size of a process and its descendants, in KiB."""
+    lines = [line for one in (pid, *descendants(pid)) for line in _read(one, "smaps_rollup").splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:  # it has ended
+        return ""
+
+
+def _last_words(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-5:])

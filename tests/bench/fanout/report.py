@@ -1,0 +1,78 @@
+"""The table: for each load the medians of a server's rounds, beside the Go library."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from bench.fanout.trial import Figures, Load
+
+GO = ("centrifuge", "centrifuge-delay")
+"""Names of the servers whose CPU the others' is divided by."""
+
+_HEADINGS = (
+    "server",
+    "sockets × frames/s",
+    "alive",
+    "delivered/s",
+    "CPU µs",
+    "÷ Go",
+    "÷ Go, delayed",
+    "p50 / p99 ms",
+    "lost / doubled / disordered",
+    "KiB a socket",
+    "idle %",
+    "Redis µs",
+    "client %",
+    "elsewhere %",
+)
+
+
+def table(titles: Mapping[str, str], found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:
+    """In Markdown: counts are sums over rounds, sockets alive the fewest, all else medians; a legend below."""
+    rows = [
+        _row(titles[name], load, rounds, [_ratio(rounds, servers.get(go)) for go in GO])
+        for load, servers in found.items()
+        for name, rounds in servers.items()
+        if rounds
+    ]
+    lines = [_HEADINGS, ("---", *["---:"] * (len(_HEADINGS) - 1)), *rows]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _legend(found)])
+
+
+def _legend(found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:
+    trials = [one for servers in found.values() for rounds in servers.values() for one in rounds]
+    sizes = sorted({one.frame_bytes for one in trials})
+    return (
+        f"{len(trials)} trials; frames of {' or '.join(map(str, sizes))} bytes. CPU is that of all processes of a "
+        "server, user and system, a delivery, and beside that of the Go library without and with its write delay; "
+        "latency is from the publisher's stamp to the reading at a socket. Each % is of one processor: idle with all "
+        "sockets open, the load client's, and what others on the machine used while frames were sent."
+    )
+
+
+def _row(title: str, load: Load, rounds: Sequence[Figures], ratios: Sequence[str]) -> tuple[str, ...]:
+    counts = (sum(getattr(one, name) for one in rounds) for name in ("lost", "doubled", "disordered"))
+    return (
+        title,
+        f"{load.sockets:,} × {load.rate}",
+        f"{min(one.alive for one in rounds):,}",
+        f"{_median(rounds, 'delivered_per_second'):,.0f}",
+        f"{_median(rounds, 'cpu'):.1f}",
+        *ratios,
+        f"{_median(rounds, 'p50'):.1f} / {_median(rounds, 'p99'):.1f}",
+        " / ".join(f"{count:,}" for count in counts),
+        f"{_median(rounds, 'kib'):.0f}",
+        f"{_median(rounds, 'idle_percent'):.1f}",
+        f"{_median(rounds, 'redis_cpu'):.1f}",
+        f"{_median(rounds, 'client_percent'):.0f}",
+        f"{_median(rounds, 'elsewhere_percent'):.0f}",
+    )
+
+
+def _ratio(rounds: Sequence[Figures], go: Sequence[Figures] | None) -> str:
+    if not go:
+        return ""
+    return f"{_median(rounds, 'cpu') / max(_median(go, 'cpu'), 0.01):.2f}"
+
+
+def _median(rounds: Sequence[Figures], name: str) -> float:
+    return float(median(getattr(one, name) for one in rounds))

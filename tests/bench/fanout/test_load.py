@@ -1,0 +1,117 @@
+"""The load client tells the truth: what a server loses, doubles or disorders is counted, and the dead are not alive."""
+
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.fanout import build
+from bench.fanout.processes import talking
+
+from nfctl.programs import ToolMissing
+from web.outbox import text_frame
+
+_UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+_PING = b"\x89\x80"
+_PONG = b"\x8a\x00"
+_CLOSE = b"\x88\x02\x03\xe8"
+
+
+def _event(number: int) -> bytes:
+    return b'{"id":%d,"data":{"lines":[{"message":"stamp 1700000000000000 x","text":"%s"}]}}' % (number, b"y" * 200)
+
+
+def _push(*numbers: int) -> bytes:
+    """One message of Centrifuge's protocol."""
+    return text_frame(b"\n".join(b'{"push":{"channel":"run","pub":{"data":%s}}}' % _event(one) for one in numbers))
+
+
+class Stub:
+    """A server of one socket: sends in small pieces what it is given, and an answer to each ping."""
+
+    def __init__(self, *sent: bytes, handshake: bytes = _UPGRADED, answer: bytes = _PONG) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sent, self._answer = handshake + b"".join(sent), answer
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heard = b""
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, self._listener, suppress(OSError):  # the client may hang up at any moment
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.recv(4096)
+            for start in range(0, len(self._sent), 97):
+                connection.sendall(self._sent[start : start + 97])
+            while data := connection.recv(4096):
+                self.heard += data
+                if _PING in data:
+                    connection.sendall(self._answer)
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    """The client. At home it may be missing, in CI it may not."""
+    try:
+        return build.load_program(print)
+    except ToolMissing as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+def _report(program: Path, stub: Stub, tmp_path: Path, last: int, *flags: str) -> dict[str, Any]:
+    command = [str(program), "-host", stub.host, *flags]
+    with talking(command, os.environ, tmp_path / "client.log") as client:
+        client.hear(20)
+        client.tell(str(last))
+        client.hear(20)
+        client.tell("end")
+        return client.hear(20)
+
+
+def _counts(report: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(report[name] for name in ("deliveries", "lost", "doubled", "disordered", "alive"))
+
+
+def test_all_is_well(program: Path, tmp_path: Path) -> None:
+    """What is no event, and what comes in pieces, does not disturb the count."""
+    stub = Stub(text_frame(b'{"id":null,"type":"status"}'), *(text_frame(_event(number)) for number in range(7, 60)))
+    report = _report(program, stub, tmp_path, 59, "-first", "7")
+    assert _counts(report) == (53, 0, 0, 0, 1)
+    assert report["p50_ms"] > 1e6, "the stamp is of 2023"
+
+
+def test_each_fault_is_counted(program: Path, tmp_path: Path) -> None:
+    """3 and 6 are lost, 2 comes twice, and 4 comes late."""
+    stub = Stub(*(text_frame(_event(number)) for number in (1, 2, 2, 5, 4)))
+    assert _counts(_report(program, stub, tmp_path, 6)) == (5, 2, 1, 1, 1)
+
+
+def test_the_closed_and_the_mute_are_not_alive(program: Path, tmp_path: Path) -> None:
+    """Neither a socket that the server closes, nor one that answers no ping, nor one whose frames are cut."""
+    closed = _report(program, Stub(text_frame(_event(1)), _CLOSE), tmp_path, 2)
+    assert (_counts(closed), closed["trouble"]) == ((1, 1, 0, 0, 0), "the server closed the socket")
+    mute = _report(program, Stub(text_frame(_event(1)), answer=b""), tmp_path, 1)
+    assert _counts(mute) == (1, 0, 0, 0, 0)
+    cut = _report(program, Stub(text_frame(_event(1))[:-9], text_frame(_event(2))), tmp_path, 2)
+    assert (cut["deliveries"], cut["lost"], cut["alive"]) == (0, 2, 0)
+
+
+def test_a_refusal_is_told(program: Path, tmp_path: Path) -> None:
+    """A socket that never opened can lose nothing, and the server's words are kept."""
+    report = _report(program, Stub(handshake=b"HTTP/1.1 503 Service Unavailable\r\n\r\n"), tmp_path, 1)
+    assert (report["opened"], report["refused"], report["lost"]) == (0, 1, 0)
+    assert report["trouble"] == "refused: HTTP/1.1 503 Service Unavailable"
+
+
+def test_centrifuge_is_understood(program: Path, tmp_path: Path) -> None:
+    """Its greeting opens the socket, a message may carry several events, and its ping is answered."""
+    greeting = text_frame(b'{"id":1,"connect":{"client":"c","ping":25,"pong":true}}')
+    stub = Stub(greeting, _push(1, 2), text_frame(b"{}"), _push(3))
+    assert _counts(_report(program, stub, tmp_path, 3, "-centrifuge")) == (3, 0, 0, 0, 1)
+    assert b'"connect":{}' in stub.heard
+    assert stub.heard.count(b"\x81\x82\x00\x00\x00\x00{}") == 1

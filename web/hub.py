@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from redis.client import PubSub
 
@@ -26,12 +27,22 @@ from web.status import queue
 KEEP_ALIVE_SECONDS = 25.0
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _PAGE = 50
+_GATHER_MOST = 200
+# After a delivery the next one waits some times as long as that took: what comes meanwhile shares a write. With few
+# viewers that is no time at all, with thousands it is what keeps the process free for everything else.
+_GATHER_SHARE = 3.0
+_GATHER_SECONDS = 0.05
+# How many sockets are written to before others in this process may go on.
+_TURN = 100
 _CATCH_UP_BYTES = 524_288
 _PULSE_SECONDS = 0.5
 _REREAD_SECONDS = 1.0
 _STATUS = b'"type":"status"'
 _STARTING = b'"status":"starting"'
 _log = logging.getLogger(__name__)
+
+Message = tuple[str, int, bytes]
+Page = list[tuple[int, bytes]]
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +86,7 @@ class Hub:
         self._queue_changed = False
         self._draining: Callable[[], bool] = lambda: False
         self.heard_at = 0.0
+        self._deliver_at = 0.0
 
     def start(self, draining: Callable[[], bool]) -> None:
         """Begin to relay; once `draining` is true every viewer is closed with 1012."""
@@ -199,22 +211,39 @@ class Hub:
         while (left := until - time.monotonic()) > 0 and not self._draining():
             message = channel.get_message(timeout=min(left, _PULSE_SECONDS))
             if message is not None and message["type"] == "message":
-                self._relay(*parse_message(message["data"]))
+                self._relay(self._gather(channel, parse_message(message["data"])))
         self._reread()
         if self._queue_changed:
             self._keep_alive()
         self.heard_at = time.monotonic()
 
-    def _relay(self, run_id: str, number: int, frame: bytes) -> None:
-        if run_id != self.current and _STATUS in frame[:40]:
+    def _gather(self, channel: PubSub, first: Message) -> list[Message]:
+        """A message and those that are there when the next delivery may begin."""
+        found = [first]
+        while len(found) < _GATHER_MOST:
+            message = channel.get_message(timeout=max(0.0, self._deliver_at - time.monotonic()))
+            if message is None:
+                return found
+            if message["type"] == "message":
+                found.append(parse_message(message["data"]))
+        return found
+
+    def _relay(self, messages: list[Message]) -> None:
+        for run_id, of_run in groupby(messages, key=lambda message: message[0]):
+            page = [(number, frame) for _, number, frame in of_run]
+            self._relay_run(run_id, page)
+
+    def _relay_run(self, run_id: str, page: Page) -> None:
+        if run_id != self.current and any(_STATUS in frame[:40] for _, frame in page):
             self._queue_changed = True
-            self.notice(begun=run_id if _STARTING in frame else None)
+            self.notice(begun=run_id if any(_STARTING in frame for _, frame in page) else None)
         channel = self._channels.get(run_id)
         if channel is None:
             return
-        if number == channel.cursor + 1:
-            self._deliver(channel, [(number, frame)])
-        elif number > channel.cursor:
+        page = [(number, frame) for number, frame in page if number > channel.cursor]
+        if page and page[-1][0] == channel.cursor + len(page):
+            self._deliver(channel, page)
+        elif page:
             self._read_on(channel)
 
     def _reread(self) -> None:
@@ -238,18 +267,34 @@ class Hub:
         for viewer in behind:
             viewer.close(1013, TOO_SLOW)
 
-    def _deliver(self, channel: Channel, page: list[tuple[int, bytes]]) -> None:
+    def _deliver(self, channel: Channel, page: Page) -> None:
+        """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""
+        began = time.monotonic()
         frames = [(number, text_frame(frame)) for number, frame in page]
-        slow: list[Viewer] = []
+        whole = b"".join(frame for _, frame in frames)
+        last = page[-1][0]
         with self._lock:
-            for viewer in channel.viewers:
-                for number, frame in frames:
-                    if number > viewer.cursor:
-                        if not _offer(viewer, frame):
-                            slow.append(viewer)
-                            break
-                        viewer.cursor = number
-            channel.cursor = page[-1][0]
+            # From now on whoever joins has all of this page, and whoever was here gets it now.
+            before, channel.cursor = channel.cursor, last
+            viewers = list(channel.viewers)
+        for start in range(0, len(viewers), _TURN):
+            self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
+            time.sleep(0)
+        now = time.monotonic()
+        self._deliver_at = now + min(_GATHER_SECONDS, _GATHER_SHARE * (now - began))
+
+    def _deliver_to(self, viewers: list[Viewer], channel: Channel, frames: Page, whole: bytes, before: int) -> None:
+        slow: list[Viewer] = []
+        last = frames[-1][0]
+        with self._lock:
+            for viewer in viewers:
+                if viewer.cursor >= last or viewer not in channel.viewers:  # it was ahead, or has left
+                    continue
+                wanted = whole if viewer.cursor == before else _after(frames, viewer.cursor)
+                if viewer.cursor >= before and _offer(viewer, wanted):
+                    viewer.cursor = last
+                else:  # too much is pending, or a delivery broke off before it came to this one
+                    slow.append(viewer)
             for viewer in slow:
                 self._leave_channel(viewer)
         for viewer in slow:
@@ -289,14 +334,21 @@ class Hub:
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))
         with self._lock:
-            for viewer in self._viewers:
-                _offer(viewer, frame)
+            viewers = list(self._viewers)
+        for number, viewer in enumerate(viewers, start=1):
+            _offer(viewer, frame)
+            if number % _TURN == 0:
+                time.sleep(0)
 
     def _close_all(self, code: int, reason: str) -> None:
         with self._lock:
             viewers = list(self._viewers)
         for viewer in viewers:
             viewer.close(code, reason)
+
+
+def _after(frames: Page, cursor: int) -> bytes:
+    return b"".join(frame for number, frame in frames if number > cursor)
 
 
 def _offer(viewer: Viewer, frame: bytes) -> bool:

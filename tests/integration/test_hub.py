@@ -207,6 +207,49 @@ def test_an_event_whose_message_was_lost_is_read(
     eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4])
 
 
+def test_a_delivery_that_broke_off_loses_nothing(
+    talk: Talk, watch: Watch, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever it had not come to yet gets the event with the next one."""
+    run_id = talk.begin()
+    watchers = [watch(run_id) for _ in range(3)]
+    eventually(lambda: all(watcher.ids(run_id) == [1] for watcher in watchers))
+    offer, failures = hub_module._offer, iter([False, True])
+
+    def stumble(viewer: Viewer, frame: bytes) -> bool:
+        if next(failures, False):
+            raise RuntimeError("broken on demand")
+        return offer(viewer, frame)
+
+    monkeypatch.setattr(hub_module, "_offer", stumble)
+    talk.say("one")
+    eventually(lambda: next(failures, None) is None)
+    talk.say("two")
+    eventually(lambda: all(watcher.ids(run_id) == [1, 2, 3] for watcher in watchers))
+
+
+def test_what_comes_while_the_hub_writes_shares_a_write(
+    talk: Talk, watch: Watch, hub: Hub, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long delivery the next one waits a moment, and takes all that came with it, in order."""
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    eventually(lambda: watcher.ids(run_id) == [1])
+    offered: list[bytes] = []
+    offer = hub_module._offer
+
+    def count(viewer: Viewer, frame: bytes) -> bool:
+        offered.append(frame)
+        return offer(viewer, frame)
+
+    monkeypatch.setattr(hub_module, "_offer", count)
+    hub._deliver_at = time.monotonic() + 0.5
+    for number in range(20):
+        talk.say(str(number))
+    eventually(lambda: watcher.ids(run_id) == list(range(1, 22)))
+    assert len(offered) == 1
+
+
 def test_a_cut_subscription_loses_nothing(talk: Talk, watch: Watch, redis: Client, eventually: Eventually) -> None:
     """However often Redis drops the subscription, each event comes once and in order."""
     run_id = talk.begin()

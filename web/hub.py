@@ -8,7 +8,7 @@ catches up again. So nobody waits for anybody, and no event is missed or seen tw
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -49,12 +49,13 @@ Page = list[tuple[int, bytes]]
 class Viewer:
     """One socket and where it stands: the run it sees, and the last event of it that was written.
 
-    `follows` is true for one that goes from run to run. `close` ends it with a code and a reason. `continues`
-    is true once it has events of the run: from then on none may be missing.
+    `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
+    its client is still there. `continues` is true once it has events of the run: from then on none may be missing.
     """
 
     outbox: Outbox
     close: Callable[[int, str], None]
+    ping: Callable[[], None]
     run_id: str | None
     cursor: int
     follows: bool
@@ -197,6 +198,7 @@ class Hub:
                         if now - keep_alive_at >= KEEP_ALIVE_SECONDS:
                             keep_alive_at = now
                             self._keep_alive()
+                            self._ping()
             except StoreAway as error:
                 _log.warning("%s", error, extra={"action": "store.away"})
                 time.sleep(_PULSE_SECONDS)
@@ -333,10 +335,19 @@ class Hub:
         data = {"status": "keep-alive", "connected_clients": self.presence.total, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))
+        for viewer in self._in_turns():
+            _offer(viewer, frame)
+
+    def _ping(self) -> None:
+        for viewer in self._in_turns():
+            viewer.ping()
+
+    def _in_turns(self) -> Iterator[Viewer]:
+        """All viewers; others in this process may go on in between."""
         with self._lock:
             viewers = list(self._viewers)
         for number, viewer in enumerate(viewers, start=1):
-            _offer(viewer, frame)
+            yield viewer
             if number % _TURN == 0:
                 time.sleep(0)
 

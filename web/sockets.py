@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, request
@@ -26,7 +27,7 @@ from web.wiring import Service
 MAX_MESSAGE_BYTES = 4_096
 _MESSAGES_A_MINUTE = 120
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
-PING_SECONDS = 25
+_PING = b"\x89\x00"  # RFC 6455, section 5.5.2
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +89,18 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
 
 
 def _serve(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> None:
+    viewer = _greeted(ws, outbox, service, hub)
+    try:
+        hub.add(viewer)
+        _listen(ws)
+    except Stalled:
+        _close(ws, outbox, 1013, TOO_SLOW)
+    finally:
+        hub.remove(viewer)
+
+
+def _greeted(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> Viewer:
+    """The viewer that the query asks for, told how things stand. Nothing of this is kept while it watches."""
     query = parse_query(StreamQuery)
     run_id = query.run_id or hub.current
     try:
@@ -98,22 +111,16 @@ def _serve(ws: Server, outbox: Outbox, service: Service, hub: Hub) -> None:
     cursor = shown["last_id"] if query.since is None else query.since
     if query.run_id is None and cursor > shown["last_id"]:
         cursor = 0  # an id of an earlier run: all of this one is new to the client
-    viewer = Viewer(
+    body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
+    outbox.offer(text_frame(events.with_id(body, None)))
+    return Viewer(
         outbox=outbox,
-        close=lambda code, reason: _close(ws, outbox, code, reason),
+        close=partial(_close, ws, outbox),
+        ping=partial(_ping, ws, outbox),
         run_id=run_id,
         cursor=cursor,
         follows=query.run_id is None,
     )
-    body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
-    outbox.offer(text_frame(events.with_id(body, None)))
-    try:
-        hub.add(viewer)
-        _listen(ws)
-    except Stalled:
-        _close(ws, outbox, 1013, TOO_SLOW)
-    finally:
-        hub.remove(viewer)
 
 
 def _listen(ws: Server) -> None:
@@ -128,6 +135,16 @@ def _listen(ws: Server) -> None:
             ws.close(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
         elif allowance < 0:
             ws.close(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
+
+
+def _ping(ws: Server, outbox: Outbox) -> None:
+    """Ask the client for a sign of life; one that gave none since it was last asked is gone."""
+    if not ws.pong_received:
+        _close(ws, outbox, CloseReason.POLICY_VIOLATION, "No answer to a ping.")
+        return
+    ws.pong_received = False
+    with suppress(OSError):  # it is closed already
+        outbox.send(_PING)
 
 
 def _close(ws: Server, outbox: Outbox, code: int, reason: str) -> None:

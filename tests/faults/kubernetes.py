@@ -65,7 +65,7 @@ def _log_rotated(scene: Scene) -> float:
 def _evicted(scene: Scene) -> None:
     """The node runs out of process ids, as far as its kubelet can tell, and evicts whoever has the most."""
     _wait_for_head(scene)
-    with _stage(scene).node.kubelet_with(evictionHard={"pid.available": "100%"}):
+    with _stage(scene).node.kubelet_with(evictionHard={"pid.available": "1G"}):
         scene.service.wait(lambda: _head_has_failed(scene), 150)
 
 

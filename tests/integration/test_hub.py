@@ -40,6 +40,7 @@ class Watcher:
     client: socket.socket
     frames: list[dict[str, Any]] = field(default_factory=list)
     closed: list[tuple[int, str]] = field(default_factory=list)
+    pinged: list[float] = field(default_factory=list)
     reading: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> None:
@@ -132,14 +133,16 @@ def watch(hub: Hub) -> Iterator[Watch]:
         for end in (server, client):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         closed: list[tuple[int, str]] = []
+        pinged: list[float] = []
         viewer = Viewer(
             outbox=Outbox(server),
             close=lambda code, reason: closed.append((code, reason)),
+            ping=lambda: pinged.append(time.monotonic()),
             run_id=run_id or to.current,
             cursor=cursor,
             follows=run_id is None,
         )
-        watcher = Watcher(viewer, client, closed=closed)
+        watcher = Watcher(viewer, client, closed=closed, pinged=pinged)
         if reads:
             watcher.reading.set()
         threads.append(threading.Thread(target=watcher.read))
@@ -399,6 +402,15 @@ def test_keep_alives_are_no_events(
     assert isinstance(frame["data"]["connected_clients"], int)
 
 
+def test_every_viewer_is_asked_for_a_sign_of_life(
+    talk: Talk, watch: Watch, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """With each keep-alive, whatever run it sees."""
+    monkeypatch.setattr(hub_module, "KEEP_ALIVE_SECONDS", 0.1)
+    watchers = [watch(), watch(talk.begin())]
+    eventually(lambda: all(len(watcher.pinged) > 1 for watcher in watchers))
+
+
 def test_a_server_that_stops_says_so(talk: Talk, watch: Watch, stop: threading.Event, eventually: Eventually) -> None:
     """Every viewer is closed with 1012, which means: connect again."""
     run_id = talk.begin()
@@ -457,7 +469,14 @@ def test_who_leaves_while_catching_up_is_forgotten(
 
     def come_and_go() -> weakref.ref[Outbox]:
         outbox = Outbox(server)
-        viewer = Viewer(outbox=outbox, close=lambda *_: None, run_id=talk.begin(), cursor=1, follows=False)
+        viewer = Viewer(
+            outbox=outbox,
+            close=lambda *_: None,
+            ping=lambda: None,
+            run_id=talk.begin(),
+            cursor=1,
+            follows=False,
+        )
         interrupted.meanwhile = lambda: hub.remove(viewer)
         hub.add(viewer)
         return weakref.ref(outbox)

@@ -16,7 +16,7 @@ from web.pages import documentation, pages
 from web.presence import Presence
 from web.problems import map_errors
 from web.schemas import MAX_BODY_BYTES
-from web.sockets import MAX_MESSAGE_BYTES, sockets
+from web.sockets import OPTIONS, sockets
 from web.wiring import connect_service
 
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> Flask:
     hub = Hub(service.redis, service.store, service.feed, presence)
     app = Flask(__name__, static_folder="static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    app.config["SOCK_SERVER_OPTIONS"] = {"max_message_size": MAX_MESSAGE_BYTES}
+    app.config["SOCK_SERVER_OPTIONS"] = OPTIONS
     app.extensions["hub"] = hub
     map_errors(app)
     # Counted before it is refused: a wrong token costs as much as a request.

@@ -8,9 +8,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from gevent import monkey
+
 PENDING_BYTES = 1_048_576
 STALL_SECONDS = 20.0
 _PULSE_SECONDS = 1.0
+_plain_lock = monkey.get_original("_thread", "allocate_lock")
 
 
 class Stalled(Exception):
@@ -34,13 +37,17 @@ class Outbox:
     long as there is something left. Everything but writing goes to the socket itself.
     """
 
+    __slots__ = ("__weakref__", "_draining", "_ended", "_lock", "_pending", "_raw", "_sock", "_stopped", "_waiter")
+
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         # gevent wraps the socket; its own `send` would wait, and then write part of a frame.
         self._raw: socket.socket = getattr(sock, "_sock", sock)
-        self._lock = threading.Lock()
-        self._drained = threading.Condition(self._lock)
+        # A plain lock, also under gevent, whose own costs as much as the rest of a write. So nothing that could let
+        # another greenlet go on may be done while it is held: no waiting, no starting of threads, no logging.
+        self._lock = _plain_lock()
         self._pending = bytearray()
+        self._waiter: threading.Event | None = None
         self._draining = False
         self._stopped = False
         self._ended = False
@@ -55,7 +62,9 @@ class Outbox:
                 raise BrokenPipeError
             if len(self._pending) + len(data) > 2 * PENDING_BYTES:  # a client that pings and reads nothing
                 raise BrokenPipeError
-            self._write(data)
+            left = self._write(data)
+        if left:
+            self._start_draining()
         return len(data)
 
     def offer(self, frame: bytes, most: int = PENDING_BYTES) -> bool:
@@ -70,8 +79,10 @@ class Outbox:
                 raise BrokenPipeError
             if self._pending and len(self._pending) + len(frame) > most:
                 return False
-            self._write(frame)
-            return True
+            left = self._write(frame)
+        if left:
+            self._start_draining()
+        return True
 
     def stop_frames(self) -> None:
         """Offer nothing after this: the library is about to close, and its Close frame must be the last."""
@@ -80,29 +91,45 @@ class Outbox:
 
     def flush(self) -> None:
         """Wait until nothing is pending. Raises Stalled when the client stopped reading, or is gone."""
-        with self._drained:
-            while self._pending and not self._ended:
-                self._drained.wait(_PULSE_SECONDS)
-            if self._ended:
-                raise Stalled
+        while True:
+            with self._lock:
+                if self._ended:
+                    raise Stalled
+                if not self._pending:
+                    return
+                waiter = self._waiter
+            if waiter is None:
+                waiter = self._waiter = threading.Event()
+                continue  # it may have been drained before there was anybody to tell
+            waiter.wait(_PULSE_SECONDS)
 
     def end(self) -> None:
         """Take nothing any more."""
-        with self._drained:
+        with self._lock:
             self._ended = True
             self._pending.clear()
-            self._drained.notify_all()
+        self._tell_waiter()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
+        """Write, and keep what is not taken; returns whether somebody must begin to drain."""
         if not self._pending:
-            data = data[self._send_now(data) :]
-        if data:
-            self._pending += data
-            if not self._draining:
-                self._draining = True
-                threading.Thread(target=self._drain, name="outbox", daemon=True).start()
+            sent = self._send_now(data)
+            if sent == len(data):
+                return False
+            data = data[sent:]
+        self._pending += data
+        starts, self._draining = not self._draining, True
+        return starts
 
-    def _send_now(self, data: bytes | bytearray) -> int:
+    def _start_draining(self) -> None:
+        threading.Thread(target=self._drain, name="outbox", daemon=True).start()
+
+    def _tell_waiter(self) -> None:
+        if self._waiter is not None:
+            self._waiter.set()
+            self._waiter = None
+
+    def _send_now(self, data: bytes | memoryview) -> int:
         try:
             return self._raw.send(data, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -112,20 +139,22 @@ class Outbox:
         moved_at = time.monotonic()
         while time.monotonic() - moved_at < STALL_SECONDS:
             self._wait_writable()
-            with self._drained:
+            with self._lock:
                 if self._ended:
                     return
                 try:
-                    written = self._send_now(self._pending[:PENDING_BYTES])
+                    with memoryview(self._pending) as view:
+                        written = self._send_now(view)
                 except OSError:
                     break
                 if written:
                     moved_at = time.monotonic()
                     del self._pending[:written]
-                if not self._pending:
-                    self._draining = False
-                    self._drained.notify_all()
-                    return
+                drained = not self._pending
+                self._draining = not drained
+            if drained:
+                self._tell_waiter()
+                return
         self.end()
         self._hang_up()
 

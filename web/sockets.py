@@ -3,12 +3,15 @@
 import logging
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import gevent
 from flask import Blueprint, request
 from flask_sock import Sock
+from gevent.event import Event
 from pydantic import BaseModel, ConfigDict, Field
 from simple_websocket import ConnectionClosed, Server
 from werkzeug.exceptions import BadRequest
@@ -23,12 +26,28 @@ from web.schemas import parse_query
 from web.status import snapshot
 from web.wiring import Service
 
-# What a client may say: the service listens for nothing, so anything large or frequent is a mistake or worse.
-MAX_MESSAGE_BYTES = 4_096
 _MESSAGES_A_MINUTE = 120
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 _PING = b"\x89\x00"  # RFC 6455, section 5.5.2
 _log = logging.getLogger(__name__)
+
+
+class _Greenlet:
+    """What simple-websocket needs of a thread, without all that Python's own keeps for each."""
+
+    __slots__ = ("_target", "name")
+
+    def __init__(self, target: Callable[[], None]) -> None:
+        self._target = target
+        self.name = ""
+
+    def start(self) -> None:
+        gevent.spawn(self._target)
+
+
+# What a client may say is little: the service listens for nothing, so anything large or frequent is a mistake or worse.
+OPTIONS = {"max_message_size": 4_096, "thread_class": _Greenlet, "event_class": Event}
+"""What simple-websocket is to make its sockets with."""
 
 
 class StreamQuery(BaseModel):

@@ -1,8 +1,6 @@
 """This machine as the stage of a trial: a real Nextflow that writes down when it ran."""
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,12 +31,12 @@ class LocalStage:
         self._journal = directory / "journal"
         script = directory / "numbered.nf"
         script.write_text(_PIPELINE)
-        wrapper = directory / "nextflow"
-        words = [sys.executable, str(Path(__file__).with_name("watched_nextflow.py")), str(nextflow)]
-        wrapper.write_text(f'#!/bin/sh\nexec {shlex.join([*words, str(self._journal)])} "$@"\n')
-        wrapper.chmod(0o755)
         self.pipeline = str(script)
-        self.settings: Mapping[str, str] = {"NEXTFLOW_BIN": str(wrapper)}
+        self.settings: Mapping[str, str] = {
+            "NEXTFLOW_BIN": str(Path(__file__).with_name("watched_nextflow.py")),
+            "WATCHED_NEXTFLOW": str(nextflow),
+            "WATCHED_JOURNAL": str(self._journal),
+        }
 
     def journal(self) -> list[dict[str, Any]]:
         """See `Stage.journal`; the watched Nextflow wrote it."""

@@ -3,11 +3,9 @@
 import itertools
 import os
 import random
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,20 +130,6 @@ class Scene:
 
 
 MakeStage = Callable[[Path], AbstractContextManager[Stage]]
-
-
-def run_trials(fault: Fault, stages: Sequence[MakeStage], directory: Path) -> list[Verdict]:
-    """A trial on each stage, side by side unless the fault wants to be alone; what is written goes when all is well."""
-    with ThreadPoolExecutor(1 if fault.alone else len(stages)) as pool:
-        trials = []
-        for number, stage in enumerate(stages):
-            own = directory / str(number)
-            own.mkdir()
-            trials.append(pool.submit(run_trial, fault, stage, own, f"{fault.name} {number}"))
-        verdicts = [trial.result() for trial in trials]
-    if all(verdict.clean for verdict in verdicts):
-        shutil.rmtree(directory)
-    return verdicts
 
 
 def run_trial(fault: Fault, stage: MakeStage, directory: Path, seed: str) -> Verdict:

@@ -1,6 +1,9 @@
-"""Starts the real Nextflow and writes down, where the service does not look, when it ran, beside whom, how it ended.
+#!/usr/bin/env python3
+"""Stands in for Nextflow: starts the real one, and writes down where no service looks when it ran, beside whom, and
+how it ended.
 
-`python watched_nextflow.py NEXTFLOW JOURNAL ARGUMENT...`; the journal gets a JSON object a line.
+The environment names the real one (`WATCHED_NEXTFLOW`) and the journal (`WATCHED_JOURNAL`), which gets a JSON object a
+line. So its own path is always the same, and it is tried out only once.
 """
 
 import json
@@ -11,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from shared.lifetime import end_with_parent
 
 _MARK = "NFCTL_RUN_ID"
@@ -18,7 +23,7 @@ _MARK = "NFCTL_RUN_ID"
 
 def main() -> None:
     """What Nextflow itself would have done, and two lines in the journal."""
-    nextflow, journal, *arguments = sys.argv[1:]
+    nextflow, journal, arguments = os.environ["WATCHED_NEXTFLOW"], os.environ["WATCHED_JOURNAL"], sys.argv[1:]
     run_id = os.environ.get(_MARK)
     if run_id is None:
         sys.exit(subprocess.call([nextflow, *arguments]))

@@ -62,11 +62,11 @@ def details(service: Service) -> Blueprint:
     @door.get("/runs/<run_id>/events")
     @describe(answers.EventsAnswer, NOT_FOUND, query=schemas.EventsQuery, tags=["details"])
     def run_events(run_id: str) -> Response:
-        """Kept events after an id, in order."""
+        """Kept events after an id, or the newest before one, in order."""
         query = parse_query(schemas.EventsQuery)
         store.get(run_id)
         first_id, last_id = feed.bounds(run_id)
-        frames = b",".join(frame for _, frame in feed.read(run_id, query.since, query.limit))
+        frames = b",".join(_events(service, run_id, query))
         head = orjson.dumps({"run_id": run_id, "first_id": first_id, "last_id": last_id})
         return Response(head[:-1] + b',"events":[' + frames + b"]}", content_type="application/json")
 
@@ -85,6 +85,13 @@ def details(service: Service) -> Blueprint:
         return sent.response, sent.status_code, list(sent.headers)
 
     return door
+
+
+def _events(service: Service, run_id: str, query: schemas.EventsQuery) -> list[bytes]:
+    if query.before is None:
+        return [frame for _, frame in service.feed.read(run_id, query.since, query.limit)]
+    page = service.feed.read_back(run_id, query.before, query.limit)
+    return [frame for number, frame in reversed(page) if number > query.since]
 
 
 def _log_lines(service: Service, run_id: str, since: int) -> list[str]:

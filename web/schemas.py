@@ -189,6 +189,9 @@ class EventsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     since: int = Field(0, ge=0, le=2**53, description="Only events later than this id.")
+    before: int | None = Field(
+        None, ge=1, le=2**53, description="Only events earlier than this id, and of those the newest: to page back."
+    )
     limit: int = Field(100, ge=1, le=500, description="How many events at the most.")
 
 

@@ -109,6 +109,7 @@ FAULTS = [
     Fault("head pod deleted", _head_deleted, **_ENDED),
     Fault("head out of memory", _head_out_of_memory, **_ENDED),
     Fault("Job deleted by hand", _job_deleted, **_ENDED),
-    Fault("logs rotated at 10 KiB", _log_rotated, lines=600, width=200, alone=True),
+    # Before the head prints: a kubelet that starts anew cuts the stream, and what it turns over just then is gone.
+    Fault("logs rotated at 10 KiB", _log_rotated, lines=600, width=200, latest=0.0, alone=True),
     Fault("node under pressure evicts the head", _evicted, alone=True, **_ENDED),
 ]

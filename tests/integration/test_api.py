@@ -197,6 +197,15 @@ def test_one_run_is_shown_in_detail(api: FlaskClient, told: Run) -> None:
     assert (found["first_id"], found["last_id"]) == (1, 5)
     later = checked(api.get(f"{API}/runs/{told.run_id}/events?since=3&limit=1"), answers.EventsAnswer)
     assert [event["id"] for event in later["events"]] == [4]
+    last = found["last_id"]
+    for query, wanted in (
+        (f"before={last}&limit=2", [last - 2, last - 1]),
+        (f"before={last}&since={last - 2}", [last - 1]),
+        (f"before={2**53}&limit=1", [last]),
+        ("before=1", []),
+    ):
+        back = checked(api.get(f"{API}/runs/{told.run_id}/events?{query}"), answers.EventsAnswer)
+        assert [event["id"] for event in back["events"]] == wanted, query
 
 
 @pytest.mark.parametrize(

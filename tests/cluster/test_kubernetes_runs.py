@@ -59,6 +59,14 @@ def pods_of(node: Node, run_id: str) -> list[dict[str, Any]]:
     return pods
 
 
+def task_runs(node: Node, run_id: str, task: str) -> bool:
+    """Whether the pod of this task is at work."""
+    return any(
+        pod["metadata"]["labels"].get("nextflow.io/taskName") == task and pod["status"]["phase"] == "Running"
+        for pod in pods_of(node, run_id)
+    )
+
+
 def job_of(node: Node, run_id: str) -> dict[str, Any] | None:
     found = node.run_kubectl("-n", NAMESPACE, "get", "job", f"nextflow-{run_id}", "--ignore-not-found", "-o", "json")
     job: dict[str, Any] | None = json.loads(found) if found.strip() else None
@@ -153,7 +161,8 @@ def test_a_killed_nextflow_leaves_no_pod_and_can_be_resumed(
     """SIGKILL leaves tasks behind; they are gone before the run is final, and what was done comes from the cache."""
     where = pipeline(TWO_STEPS)
     run_id = service.submit(where)
-    wait_for_task(service, run_id, "process > SLOW")
+    # Nextflow writes its cache a moment after it has gone on.
+    service.wait(lambda: task_runs(node, run_id, "SLOW"), 90)
     [java] = head_processes(run_id)
     os.kill(java, signal.SIGKILL)
     info = service.ended(run_id, 120)

@@ -16,7 +16,7 @@ from shared.runs import Run, RunStatus
 from shared.settings import Settings
 
 _DAY = 86_400
-_STRAYS_SECONDS = 120
+_STRAYS_SECONDS = 180
 _PATIENCE = 20
 
 WhenBusy = Literal["attach", "queue", "reject"]
@@ -278,15 +278,15 @@ class Store:
         return {name.decode(): int(count) for name, count in found.items()}
 
     def report_strays(self, strays: Sequence[str]) -> None:
-        """Keep what works for runs that are not active, in words, until the next report or for two minutes."""
+        """Keep what works for runs that are not active, in words, until the next report or for three minutes."""
         with store_errors():
             self.redis.set(keys.STRAYS, orjson.dumps(strays), ex=_STRAYS_SECONDS)
 
-    def strays(self) -> list[str]:
-        """The last report of what works for runs that are not active."""
+    def strays(self) -> list[str] | None:
+        """What works for runs that are not active; None when nobody has looked of late."""
         with store_errors():
             found = self.redis.get(keys.STRAYS)
-        return list(orjson.loads(found)) if found else []
+        return None if found is None else list(orjson.loads(found))
 
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
         """The kept Nextflow tasks of a run, in the order they were first seen. Raises RunNotFound."""
@@ -402,4 +402,4 @@ def _submission(outcome: str, run_id: str, position: int, *, replayed: bool) -> 
         case "reused":
             raise KeyReused(run_id)
         case _:
-            raise Conflict(run_id)
+            raise AssertionError(outcome)

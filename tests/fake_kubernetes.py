@@ -717,11 +717,15 @@ def _merge(item: Json, change: Json) -> None:
 
 def _selected(item: Json, query: Mapping[str, str]) -> bool:
     labels = item["metadata"].get("labels") or {}
-    fields = {"metadata.name": item["metadata"]["name"], "type": item.get("type", "")}
+    phase = item.get("status", {}).get("phase", "")
+    fields = {"metadata.name": item["metadata"]["name"], "type": item.get("type", ""), "status.phase": phase}
     for selector, values in (("labelSelector", labels), ("fieldSelector", fields)):
         for term in filter(None, query.get(selector, "").split(",")):
             key, equals, value = term.partition("=")
-            if key not in values or (equals and values[key] != value):
+            if key.endswith("!"):
+                if values.get(key[:-1]) == value:
+                    return False
+            elif key not in values or (equals and values[key] != value):
                 return False
     return True
 

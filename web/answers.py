@@ -217,8 +217,9 @@ class Health(BaseModel):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, Check]
-    strays: list[str]
-    """What works for a run that is not active, in words: nothing of the service's will end it."""
+    strays: list[str] | None
+    """What works for a run that is not active, in words: nothing of the service's will end it. Null when nobody has
+    looked within three minutes."""
 
 
 class FieldError(BaseModel):

@@ -8,7 +8,8 @@ from flask import Blueprint, Response, request
 
 from shared import times
 from shared.errors import StoreAway
-from shared.runs import Run
+from shared.runs import Run, RunStatus
+from shared.store import Store, Submission
 from web import answers, schemas
 from web.hub import Hub
 from web.intake import make_run
@@ -51,8 +52,8 @@ def api(service: Service, hub: Hub) -> Blueprint:
         taken = store.submit(made, wanted.when_busy, key, body)
         if taken.outcome == "started" and not taken.replayed:
             _poke(service, taken.run_id)
-        run = store.get(taken.run_id).run
         attached = taken.outcome == "attached"
+        run = _taken_in(store, made, taken)
         answer: dict[str, Any] = {
             "run_id": run.run_id,
             "status": run.status.value,
@@ -99,6 +100,16 @@ def api(service: Service, hub: Hub) -> Blueprint:
         return json([_history_entry(item) for item in found])
 
     return door
+
+
+def _taken_in(store: Store, made: Run, taken: Submission) -> Run:
+    """The run that a submission is answered with. Once it is taken in, a Redis that goes away changes nothing."""
+    try:
+        return store.get(taken.run_id).run
+    except StoreAway:
+        if taken.run_id != made.run_id:
+            raise
+        return made if taken.outcome == "queued" else made.moved(RunStatus.STARTING, made.queued_at)
 
 
 def _poke(service: Service, run_id: str) -> None:

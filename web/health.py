@@ -7,6 +7,7 @@ from flask import Blueprint, Response, jsonify
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from shared import keys
 from shared.broker import Broker
 from shared.errors import StoreAway
 from shared.redis_client import store_errors
@@ -52,7 +53,8 @@ def health(service: Service, hub: Hub) -> Blueprint:
 def _checks(service: Service, hub: Hub) -> dict[str, dict[str, Any]]:
     try:
         with store_errors():
-            service.redis.ping()
+            # A Redis that is full answers a ping, and nothing else goes.
+            service.redis.set(keys.HEALTH, "", ex=60)
     except StoreAway as error:
         away = {"ok": False, "detail": "Unknown while Redis is away."}
         return {"redis": {"ok": False, "detail": str(error)}, "worker": away, "runner": away, "live": away}
@@ -61,11 +63,11 @@ def _checks(service: Service, hub: Hub) -> dict[str, dict[str, Any]]:
     return {"redis": {"ok": True, "detail": "Redis answers."}, **_ask_worker(service.broker), "live": live}
 
 
-def _strays(service: Service) -> list[str]:
+def _strays(service: Service) -> list[str] | None:
     try:
         return service.store.strays()
     except StoreAway:
-        return []
+        return None
 
 
 def _ask_worker(broker: Broker) -> dict[str, dict[str, Any]]:
@@ -89,14 +91,16 @@ def _figures(service: Service, hub: Hub) -> CollectorRegistry:
     try:
         totals = service.store.totals()
         active, waiting = service.store.active_id(), service.store.queue_length()
-        strays = len(service.store.strays())
+        strays = service.store.strays()
     except StoreAway:
         up.set(0)
         return registry
     up.set(1)
     Gauge("nfctl_active_runs", "Runs at work: 0 or 1.", registry=registry).set(1 if active else 0)
     Gauge("nfctl_queued_runs", "Runs that wait.", registry=registry).set(waiting)
-    Gauge("nfctl_strays", "Runs that are not active and have something at work.", registry=registry).set(strays)
+    if strays is not None:
+        told = Gauge("nfctl_strays", "Runs that are not active and have something at work.", registry=registry)
+        told.set(len(strays))
     ended = Counter("nfctl_runs", "Runs that have ended.", ["status"], registry=registry)
     for status in RunStatus:
         if status.final:

@@ -15,7 +15,7 @@ from itertools import groupby
 from redis.client import PubSub
 
 from shared import events, keys, times
-from shared.errors import StoreAway
+from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
 from shared.feed import Feed, parse_message
 from shared.redis_client import Client, store_errors
@@ -25,9 +25,12 @@ from web.presence import BEAT_SECONDS, Presence
 from web.status import queue
 
 KEEP_ALIVE_SECONDS = 25.0
+_RESTARTS = "The server restarts; connect again."
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _PAGE = 50
 _GATHER_MOST = 200
+# No write is larger, but for a single frame that is.
+_PIECE_BYTES = 131_072
 # After a delivery the next one waits some times as long as that took: what comes meanwhile shares a write. With few
 # viewers that is no time at all, with thousands it is what keeps the process free for everything else.
 _GATHER_SHARE = 3.0
@@ -98,6 +101,9 @@ class Hub:
         """Serve a viewer from its cursor on. Returns once it is live. Raises Stalled when it does not read."""
         with self._lock:
             self._viewers.add(viewer)
+        if self._draining():  # those who were there have been told already
+            viewer.close(1012, _RESTARTS)
+            return
         self._catch_up(viewer)
 
     def notice(self, begun: str | None = None) -> None:
@@ -106,9 +112,19 @@ class Hub:
         `begun` is a run that is known to have begun; it may have ended at once.
         """
         with self._switching:
-            active = self._store.active_id() or begun or self._kept_current() or self._store.latest_id()
+            active = self._store.active_id() or self._newer(begun) or self._kept_current() or self._store.latest_id()
             if active is not None and active != self.current:
                 self._switch(active)
+
+    def _newer(self, begun: str | None) -> str | None:
+        """The run that has begun, unless it did before the one that is followed: its message came late."""
+        if begun is None or self.current is None:
+            return begun
+        try:
+            here, there = self._store.get(self.current).run.started_at, self._store.get(begun).run.started_at
+        except RunNotFound:
+            return begun
+        return begun if here is None or (there is not None and there > here) else None
 
     def _kept_current(self) -> str | None:
         return self.current if self.current and self._feed.last_id(self.current) else None
@@ -205,7 +221,7 @@ class Hub:
             except Exception:  # the hub is the heart of the process: whatever it is, tell it and go on
                 _log.exception("The hub stumbled.", extra={"action": "hub.stumbled"})
                 time.sleep(_PULSE_SECONDS)
-        self._close_all(1012, "The server restarts; connect again.")
+        self._close_all(1012, _RESTARTS)
 
     def _listen(self, channel: PubSub) -> None:
         """Relay messages for about a second, then re-read: a subscription may have been renewed unseen."""
@@ -252,6 +268,7 @@ class Hub:
         self.notice()
         for channel in list(self._channels.values()):
             self._read_on(channel)
+            self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
 
     def _read_on(self, channel: Channel) -> None:
         while channel.run_id is not None:
@@ -272,16 +289,15 @@ class Hub:
     def _deliver(self, channel: Channel, page: Page) -> None:
         """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""
         began = time.monotonic()
-        frames = [(number, text_frame(frame)) for number, frame in page]
-        whole = b"".join(frame for _, frame in frames)
-        last = page[-1][0]
-        with self._lock:
-            # From now on whoever joins has all of this page, and whoever was here gets it now.
-            before, channel.cursor = channel.cursor, last
-            viewers = list(channel.viewers)
-        for start in range(0, len(viewers), _TURN):
-            self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
-            time.sleep(0)
+        for frames in _pieces([(number, text_frame(frame)) for number, frame in page]):
+            whole = b"".join(frame for _, frame in frames)
+            with self._lock:
+                # From now on whoever joins has all of this, and whoever was here gets it now.
+                before, channel.cursor = channel.cursor, frames[-1][0]
+                viewers = list(channel.viewers)
+            for start in range(0, len(viewers), _TURN):
+                self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
+                time.sleep(0)
         now = time.monotonic()
         self._deliver_at = now + min(_GATHER_SECONDS, _GATHER_SHARE * (now - began))
 
@@ -297,9 +313,13 @@ class Hub:
                     viewer.cursor = last
                 else:  # too much is pending, or a delivery broke off before it came to this one
                     slow.append(viewer)
-            for viewer in slow:
+        self._let_catch_up(slow)
+
+    def _let_catch_up(self, viewers: list[Viewer]) -> None:
+        with self._lock:
+            for viewer in viewers:
                 self._leave_channel(viewer)
-        for viewer in slow:
+        for viewer in viewers:
             self._in_thread(viewer)
 
     def _catch_up_slow(self, viewer: Viewer) -> None:
@@ -320,7 +340,9 @@ class Hub:
             movers = [viewer for viewer in before.viewers if viewer.follows] if before else []
             for viewer in movers:
                 self._leave_channel(viewer)
-                viewer.run_id, viewer.cursor, viewer.continues = run_id, 0, False
+                # One that a delivery has not come to yet reads on by itself, and follows when it has all.
+                if before is not None and viewer.cursor >= before.cursor:
+                    viewer.run_id, viewer.cursor, viewer.continues = run_id, 0, False
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)
@@ -356,6 +378,19 @@ class Hub:
             viewers = list(self._viewers)
         for viewer in viewers:
             viewer.close(code, reason)
+
+
+def _pieces(frames: Page) -> Iterator[Page]:
+    """The frames in order, as many at once as make a write of bounded size."""
+    piece: Page = []
+    size = 0
+    for frame in frames:
+        if piece and size + len(frame[1]) > _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+        piece.append(frame)
+        size += len(frame[1])
+    yield piece
 
 
 def _after(frames: Page, cursor: int) -> bytes:

@@ -84,6 +84,11 @@ class Outbox:
             self._start_draining()
         return True
 
+    @property
+    def idle(self) -> bool:
+        """Whether the kernel has taken all that was written."""
+        return not self._pending
+
     def stop_frames(self) -> None:
         """Offer nothing after this: the library is about to close, and its Close frame must be the last."""
         with self._lock:

@@ -158,6 +158,8 @@ def _listen(ws: Server) -> None:
 
 def _ping(ws: Server, outbox: Outbox) -> None:
     """Ask the client for a sign of life; one that gave none since it was last asked is gone."""
+    if not outbox.idle:  # it would wait behind all that; one that reads nothing at all is found otherwise
+        return
     if not ws.pong_received:
         _close(ws, outbox, CloseReason.POLICY_VIOLATION, "No answer to a ping.")
         return

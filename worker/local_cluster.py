@@ -241,7 +241,8 @@ def _begun(places: RunPlaces) -> bool:
 
 def _bury_if_dead(run: Run, places: RunPlaces) -> None:
     """End what a killed shim left behind, and say so in its place."""
-    if (places.directory / "exit.json").exists() or not _shim_is_gone(places.directory):
+    # In this order: a shim that is gone by now has written how it ended, if it ended in order.
+    if not _shim_is_gone(places.directory) or (places.directory / "exit.json").exists():
         return
     lifetime.kill_until_gone(lambda: lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}"))
     said = {

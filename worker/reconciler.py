@@ -1,6 +1,6 @@
 """Puts right what a lost message or a dead worker left: looks at the records and does what they say is due.
 
-`python -m worker.reconciler` does so each second, and each half minute looks for what works for no run. It is a
+`python -m worker.reconciler` does so each second, and each minute looks for what works for no run. It is a
 process of its own, because the worker's only slot may be busy for days, and no Celery worker, because what mends a
 broken queue must not depend on it.
 """
@@ -20,7 +20,7 @@ from shared.store import Store
 from worker.strays import StrayWatch
 
 TICK_SECONDS = 1.0
-_STRAY_SECONDS = 30.0
+_STRAY_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 

@@ -7,12 +7,11 @@ one way out of every trouble: begin the story again. A new worker begins it in t
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 from shared import events, times
-from shared.errors import CannotStart, Fenced, RunNotFound, StateMoved, StoreAway
+from shared.errors import CannotStart, ClusterAway, Fenced, RunNotFound, StateMoved, StoreAway
 from shared.feed import Batch, Feed
 from shared.lease import Held, Leases
 from shared.runs import Run, RunStatus
@@ -23,6 +22,7 @@ from worker.scribe import Scribe
 _RENEW_SECONDS = 0.5
 _AWAY_SECONDS = 0.5
 _PATIENCE = 3
+_FORGET_SECONDS = 60.0
 _MESSAGE_LENGTH = 2_000
 _log = logging.getLogger(__name__)
 
@@ -54,30 +54,38 @@ class Supervisor:
         self._tools = tools
         self._held: Held | None = None
         self._renewed_at = 0.0
-        self._stumbles = 0
+        self._stumbles: list[float] = []
+        self._mistake: Exception | None = None
         self.ended: Run | None = None
 
     def supervise(self) -> Parting:
         """Do all that is left to do for the run; waits as long as Redis is away, while the run goes on."""
         while True:
             try:
+                if self._mistake is not None:
+                    self._give_up(self._mistake)
                 return self._story()
             except (Fenced, RunNotFound) as error:
                 _log.info("%s", error, extra={"action": "run.left", "run_id": self._run_id})
                 return Parting.NOT_MINE
             except StateMoved as error:
                 _log.warning("%s", error, extra={"action": "run.again", "run_id": self._run_id})
-            except StoreAway as error:
-                _log.warning("%s", error, extra={"action": "store.away", "run_id": self._run_id})
+            except (StoreAway, ClusterAway) as error:
+                _log.warning("%s", error, extra={"action": "away", "run_id": self._run_id})
                 if self._tools.stopping():
                     return Parting.HANDED_BACK
                 time.sleep(_AWAY_SECONDS)
             except Exception as error:  # a mistake of ours must not hold the slot for ever
                 _log.exception("The supervisor stumbled.", extra={"action": "run.stumbled", "run_id": self._run_id})
-                self._stumbles += 1
-                if self._stumbles == _PATIENCE:
-                    self._give_up(error)
+                self._stumble(error)
                 time.sleep(_AWAY_SECONDS)
+
+    def _stumble(self, mistake: Exception) -> None:
+        """Count mistakes that follow one another; those that are days apart end no run."""
+        now = time.monotonic()
+        self._stumbles = [at for at in self._stumbles if now - at < _FORGET_SECONDS] + [now]
+        if len(self._stumbles) >= _PATIENCE:
+            self._mistake = mistake
 
     def _story(self) -> Parting:
         run = self._tools.store.get(self._run_id).run
@@ -89,6 +97,8 @@ class Supervisor:
         try:
             scribe = self._follow(run)
         except CannotStart as error:
+            if run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN):  # it did start once
+                raise ClusterAway(str(error)) from error
             self._cannot_start(run, str(error))
             return Parting.ENDED
         if scribe is None:
@@ -170,12 +180,19 @@ class Supervisor:
     def _give_up(self, mistake: Exception) -> None:
         """Stop a run that cannot be supervised, and say so."""
         run = self._tools.store.get(self._run_id).run
-        with suppress(Exception):  # what cannot be followed can perhaps not be stopped either
+        stopped = "stopped it"
+        try:
             self._tools.cluster.cancel(run)
             for _ in self._tools.cluster.follow(run, {}):
                 self._renew()
-        message = f"The service could not go on with this run and stopped it: {type(mistake).__name__}: {mistake}"
+        except (StoreAway, Fenced, RunNotFound):  # not the cluster's fault: whoever can goes on with it
+            raise
+        except Exception:  # what cannot be followed can perhaps not be stopped either
+            _log.exception("The run could not be stopped.", extra={"action": "run.lost", "run_id": self._run_id})
+            stopped = "could not stop it either"
+        message = f"The service could not go on with this run and {stopped}: {type(mistake).__name__}: {mistake}"
         self._tools.store.finish(self._run_id, RunStatus.FAILED, message=message, fence=self._fence)
+        self._mistake = None
 
     def _cannot_start(self, run: Run, message: str) -> None:
         verdict = RunStatus.FAILED

@@ -6,10 +6,12 @@
 local run_key, events_key, tasks_key = KEYS[1], KEYS[2], KEYS[3]
 local run_id, batch, max_tasks, count = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
-local have = redis.call('HMGET', run_key, 'fence', 'batch')
+local have = redis.call('HMGET', run_key, 'fence', 'batch', 'status')
 if not have[1] then return 'missing' end
 if have[1] ~= ARGV[2] then return 'fenced' end
 if tonumber(have[2]) == batch then return 'again' end
+-- Nothing comes after the end of a run, whoever took the lease just then.
+if have[3] == 'succeeded' or have[3] == 'failed' or have[3] == 'cancelled' then return 'fenced' end
 if tonumber(have[2]) ~= batch - 1 then return 'moved' end
 
 redis.call('HSET', run_key, 'batch', batch, 'place', ARGV[4])

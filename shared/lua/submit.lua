@@ -2,7 +2,7 @@
 -- KEYS: active queue history run events idempotency
 -- ARGV: run_id when_busy starting_record starting_body queued_record queued_body score queue_limit
 --       idempotency_fingerprint ('' for none) idempotency_seconds run_key_prefix
--- Returns {outcome, run_id, position, replayed}: started queued attached busy full reused taken.
+-- Returns {outcome, run_id, position, replayed}: started queued attached busy full reused.
 local active_key, queue_key, history_key = KEYS[1], KEYS[2], KEYS[3]
 local run_key, events_key, idempotency_key = KEYS[4], KEYS[5], KEYS[6]
 local run_id, when_busy = ARGV[1], ARGV[2]
@@ -16,7 +16,10 @@ if fingerprint ~= '' then
     return {prior[3], prior[2], place and place + 1 or 0, 1}
   end
 end
-if redis.call('EXISTS', run_key) == 1 then return {'taken', run_id, 0} end
+if redis.call('EXISTS', run_key) == 1 then  -- this very call, sent again because its answer was lost
+  local place = redis.call('LPOS', queue_key, run_id)
+  return {place and 'queued' or 'started', run_id, place and place + 1 or 0}
+end
 
 local ahead = redis.call('GET', active_key) or redis.call('LINDEX', queue_key, 0)
 local outcome, target, position, status, record, body = nil, run_id, 0, nil, nil, nil

@@ -16,7 +16,7 @@ ANYBODY = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews
 ANYBODY |= {"selfsubjectrulesreviews.authorization.k8s.io"}
 WORKER = {
     "jobs.batch": {"create", "get", "list", "watch", "delete", "patch"},
-    "pods": {"get", "list", "watch", "delete"},
+    "pods": {"list", "watch", "delete"},
     "pods/log": {"get"},
     "secrets": {"create"},
     "leases.coordination.k8s.io": {"create", "get", "update"},

@@ -266,7 +266,7 @@ def test_twenty_cancels_at_random_moments_leave_nothing(
         run_id = service.submit(where)
         time.sleep(chance.choice([0.0, 0.02, 0.1, 0.5, 1.5, chance.uniform(2, 14)]))
         service.client.call("DELETE", "/cancel", params={"run_id": run_id})
-        assert service.ended(run_id, 150)["status"] == "cancelled"
+        assert service.ended(run_id, 60)["status"] == "cancelled"
         assert pods_of(node, run_id) == [], run_id
         assert job_of(node, run_id) is None, run_id
         assert [event["type"] for event in service.events(run_id)].count("complete") == 1

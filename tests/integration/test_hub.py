@@ -231,6 +231,68 @@ def test_a_delivery_that_broke_off_loses_nothing(
     eventually(lambda: all(watcher.ids(run_id) == [1, 2, 3] for watcher in watchers))
 
 
+def test_who_follows_is_led_on_from_the_middle_of_a_delivery(
+    talk: Talk, watch: Watch, hub: Hub, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run begins while the last event of one is written to many: nobody misses its end."""
+    monkeypatch.setattr(hub_module, "_TURN", 1)
+    first = talk.begin()
+    hub.notice()
+    watchers = [watch() for _ in range(6)]
+    eventually(lambda: all(watcher.ids(first) == [1] for watcher in watchers))
+    offer, begun = hub_module._offer, threading.Event()
+
+    def lead_on() -> None:
+        talk.begin()
+        hub.notice()
+
+    def begin_the_next(viewer: Viewer, frame: bytes) -> bool:
+        if b'"complete"' in frame and not begun.is_set():
+            begun.set()
+            threading.Thread(target=lead_on).start()
+        time.sleep(0.1)
+        return offer(viewer, frame)
+
+    monkeypatch.setattr(hub_module, "_offer", begin_the_next)
+    talk.end()
+    eventually(lambda: talk.run_id != first and all(watcher.ids(talk.run_id) for watcher in watchers))
+    last = [watcher.ids(first) for watcher in watchers]
+    assert last == [[1, 2, 3]] * 6
+
+
+def test_a_late_message_of_an_earlier_run_leads_nobody_back(
+    talk: Talk, watch: Watch, hub: Hub, eventually: Eventually
+) -> None:
+    """Two runs that end at once: whoever heard of the second first stays there."""
+    first = talk.begin()
+    talk.end()
+    second = talk.begin()
+    talk.end()
+    hub.notice(begun=second)
+    watcher = watch(cursor=0)
+    eventually(lambda: watcher.ids(second) == [1, 2, 3])
+    hub.notice(begun=first)
+    assert hub.current == second
+
+
+def test_a_write_is_bounded_however_much_has_come() -> None:
+    """Frames are joined up to a size; a larger one goes alone."""
+    frames = [(number, b"x" * 60_000) for number in range(5)] + [(5, b"x" * 500_000), (6, b"x")]
+    pieces = list(hub_module._pieces(frames))
+    assert [frame for piece in pieces for frame in piece] == frames
+    assert [len(piece) for piece in pieces] == [2, 2, 1, 1, 1]
+
+
+def test_who_comes_while_the_server_stops_is_told_so(
+    talk: Talk, watch: Watch, stop: threading.Event, eventually: Eventually
+) -> None:
+    """A handshake that ends after all others were closed is no viewer that waits for ever."""
+    run_id = talk.begin()
+    stop.set()
+    watcher = watch(run_id)
+    eventually(lambda: watcher.closed == [(1012, "The server restarts; connect again.")])
+
+
 def test_what_comes_while_the_hub_writes_shares_a_write(
     talk: Talk, watch: Watch, hub: Hub, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:

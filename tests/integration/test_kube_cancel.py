@@ -271,6 +271,23 @@ def test_one_sleeps_while_the_other_carries(
     eventually(lambda: not lab.fake.all("jobs"))
 
 
+def test_a_worker_that_wakes_after_its_run_has_nothing_granted(lab: Lab) -> None:
+    """It slept before it had asked for the slot; meanwhile its run was cancelled, and another came and went."""
+    sleeper = Sleeper(lab, "GET", "/leases/", "before")
+    slow = lab.carry()
+    assert sleeper.asleep.wait(5)
+    quick = lab.carry(cancelled=lambda: True)
+    assert quick.end().cancelled
+    other = lab.carry(run=lab.other_run())
+    eventually(lambda: len(lab.fake.let_go) == 1)
+    lab.fake.finish_job(lab.other_run().job_name)
+    other.end()
+    sleeper.wake.set()
+    assert slow.end().code is None
+    assert len(lab.fake.let_go) == 1
+    assert lab.fake.get("jobs", lab.job) is None
+
+
 def test_a_worker_that_wakes_under_another_run(lab: Lab) -> None:
     """A worker that slept since before another run took the slot lets nothing go while that one works."""
     sleeper = Sleeper(lab, "PUT", "/leases/", "before")
@@ -282,7 +299,8 @@ def test_a_worker_that_wakes_under_another_run(lab: Lab) -> None:
     quick = lab.carry(run=other)
     eventually(lambda: len(lab.fake.let_go) == 1)
     sleeper.wake.set()
-    eventually(lambda: slow.error or slow.notices)
+    assert slow.end().code is None
     assert len(lab.fake.let_go) == 1
+    assert [job["metadata"]["name"] for job in lab.fake.all("jobs")] == [other.job_name]
     lab.fake.finish_job(other.job_name)
     quick.end()

@@ -12,7 +12,7 @@ from kubernetes.config import kube_config
 
 from shared.errors import CannotStart
 from worker.cluster import Record
-from worker.kube import manifest
+from worker.kube import carriage, manifest
 from worker.kube.api import Api
 from worker.kube.cluster import KubernetesCluster
 
@@ -157,8 +157,9 @@ def test_a_foreign_job_in_the_way(lab: Lab) -> None:
 
 @pytest.mark.parametrize("status", [403, 404, 422])
 @pytest.mark.parametrize("resource", ["leases", "jobs", "secrets"])
-def test_what_is_refused_cannot_start(lab: Lab, status: int, resource: str) -> None:
+def test_what_is_refused_cannot_start(lab: Lab, status: int, resource: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal ends the run with advice, and no Job is left that waits for ever."""
+    monkeypatch.setattr(carriage, "_FORBIDDEN_SECONDS", 0.0)
     lab.fake.answer(status, "POST", rf"/{resource}$")
     failure = lab.carry().failure()
     assert isinstance(failure, CannotStart)
@@ -167,11 +168,57 @@ def test_what_is_refused_cannot_start(lab: Lab, status: int, resource: str) -> N
     assert lab.fake.let_go == []
 
 
-def test_a_job_that_may_not_be_let_go_is_taken_back(lab: Lab) -> None:
+def test_a_job_that_may_not_be_let_go_is_taken_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the last step is refused, the Job that was made does not stay."""
+    monkeypatch.setattr(carriage, "_FORBIDDEN_SECONDS", 0.0)
     lab.fake.answer(403, "PATCH", times=99)
     assert isinstance(lab.carry().failure(), CannotStart)
     eventually(lambda: lab.fake.all("jobs") == [])
+
+
+def test_what_is_forbidden_for_a_moment_ends_nothing(lab: Lab) -> None:
+    """An API server that has just started forbids everything: when a run starts, and when a worker takes it over."""
+    lab.fake.answer(403, "*", ".", times=3)
+    first = lab.carry()
+    head = lab.head()
+    lab.fake.write(head, *numbered(3))
+    eventually(lambda: len(first.texts) == 3)
+    first.leave()
+    lab.fake.answer(403, "*", ".", times=9)
+    second = lab.carry(place=first.place)
+    eventually(lambda: second.started)
+    lab.fake.answer(403, "GET", r"/pods\?labelSelector|/jobs\?labelSelector", times=3)
+    lab.fake.finish(head, lab.job)
+    assert second.end().code == 0
+    assert len(lab.fake.let_go) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_job_at_work_is_not_taken_back(lab: Lab, status: int) -> None:
+    """Whoever takes over a run lets it go once more, and if that is refused it has done so all the same."""
+    first = lab.carry()
+    head = lab.head()
+    eventually(lambda: first.started)
+    first.leave()
+    lab.fake.answer(status, "PATCH", times=99)
+    second = lab.carry()
+    eventually(lambda: second.started)
+    lab.fake.finish(head, lab.job)
+    assert second.end().code == 0
+    assert lab.fake.count("DELETE", "/jobs/") == 0
+
+
+def test_a_run_goes_on_where_no_task_of_its_session_writes(lab: Lab) -> None:
+    """A task that an earlier run left alive is ended before the Job is made."""
+    session = f"uuid-{lab.run.session_id}"
+    lab.fake.start_pod("nf-left", {manifest.RUN_NAME_LABEL: "earlier", manifest.SESSION_LABEL: session})
+    lab.fake.start_pod("nf-other", {manifest.RUN_NAME_LABEL: "other", manifest.SESSION_LABEL: "uuid-other"})
+    follow = lab.carry(run=replace(lab.run, resumes=True))
+    lab.fake.finish(lab.head(), lab.job)
+    assert follow.end().code == 0
+    names = {pod["metadata"]["name"] for pod in lab.fake.all("pods")}
+    assert "nf-left" not in names
+    assert "nf-other" in names
 
 
 def test_a_pipeline_that_is_gone_does_not_end_a_run_at_work(lab: Lab) -> None:
@@ -326,6 +373,16 @@ def test_a_job_that_failed_without_a_pod(lab: Lab) -> None:
     assert "the quota is full" in (outcome.reason or "")
 
 
+def test_a_complete_job_has_succeeded_whatever_became_of_its_pod(lab: Lab) -> None:
+    """A node that is taken away takes ended pods along; the Job remembers."""
+    follow = lab.carry()
+    eventually(lab.job_at_work)
+    lab.fake.finish_job(lab.job, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+    outcome = follow.end()
+    assert (outcome.code, outcome.reason, outcome.cancelled) == (0, None, False)
+    assert follow.started
+
+
 def test_a_job_deleted_from_outside(lab: Lab) -> None:
     """The head pod that it left behind is deleted, its log is read, and the reason is told."""
     follow = lab.carry()
@@ -404,7 +461,7 @@ def test_another_run_at_work_is_waited_for(lab: Lab) -> None:
     eventually(lambda: lab.fake.count("GET", "/leases/") > asked)
     assert lab.fake.get("jobs", lab.job) is None
     lab.fake.finish_job(other.job_name)
-    assert first.end().code is None
+    assert first.end().code == 0
     lab.fake.finish(lab.head(), lab.job)
     assert second.end().code == 0
     assert [notice.level for notice in second.notices] == ["warning"]

@@ -64,6 +64,8 @@ def used(
     Presence(redis, 10).join()
     broker.ask_worker(0.1)
     reconcile(store, leases, broker, alone_before=None)
+    store.report_strays([])
+    api.get("/health")
     return redis
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from shared import events, keys, times
-from shared.errors import Busy, Conflict, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound, StoreAway
+from shared.errors import Busy, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound, StoreAway
 from shared.feed import Batch, Feed
 from shared.lease import Leases
 from shared.redis_client import Client, connect
@@ -140,13 +140,15 @@ def test_the_queue_is_bounded(redis: Client, settings: Settings, make_run: MakeR
     assert store.queue_length() == 2
 
 
-def test_an_id_that_is_taken_is_not_used_again(store: Store, make_run: MakeRun) -> None:
-    """A new run never writes over an older one."""
-    run = make_run()
-    store.submit(run, "queue")
-    with pytest.raises(Conflict):
-        store.submit(replace(run, pipeline="another"), "queue")
-    assert store.get(run.run_id).run.pipeline == "hello"
+def test_a_submission_whose_answer_was_lost_is_answered_again(store: Store, make_run: MakeRun) -> None:
+    """The same call that comes twice takes the run in once, and is told the same; nothing is written over."""
+    started, waiting, later = make_run(), make_run(), make_run()
+    first = [store.submit(run, "queue") for run in (started, waiting, later)]
+    again = [store.submit(replace(run, pipeline="another"), "queue") for run in (started, waiting, later)]
+    assert again == first
+    assert [item.outcome for item in again] == ["started", "queued", "queued"]
+    assert store.queue() == [waiting.run_id, later.run_id]
+    assert store.get(started.run_id).run.pipeline == "hello"
 
 
 def test_a_queued_run_is_cancelled_at_once(store: Store, feed: Feed, make_run: MakeRun) -> None:

@@ -91,7 +91,7 @@ def test_without_an_answer_nothing_changes(watch: StrayWatch, answering: Answeri
         watch.look(1)
     answering.working = None
     watch.look(1)
-    assert len(store.strays()) == 1
+    assert len(store.strays() or ()) == 1
 
 
 def test_a_left_process_is_found(settings: Settings, left_process: subprocess.Popen[bytes]) -> None:
@@ -113,9 +113,10 @@ def test_jobs_and_pods_at_work_are_found(lab: Lab, monkeypatch: pytest.MonkeyPat
     api = new_api(lab.fake)
     monkeypatch.setattr(cluster, "_api", api)
     for name in ("at-work", "ended"):
-        labels = manifest.labels(lab.run) | {manifest.RUN_LABEL: name}
-        lab.fake.add("jobs", {"metadata": {"name": f"nextflow-{name}", "labels": labels}, "spec": {}, "status": {}})
-    lab.fake.finish_job("nextflow-ended")
+        lab.fake.start_pod(f"head-{name}", {manifest.RUN_LABEL: name, manifest.RUN_NAME_LABEL: name})
+        lab.fake.start_pod(f"nf-{name}", {manifest.RUN_NAME_LABEL: name})
+    for pod in ("head-ended", "nf-ended"):
+        lab.fake.change("pods", pod, {"status": {"phase": "Succeeded"}})
     lab.fake.start_pod("nf-1", {manifest.RUN_NAME_LABEL: "left"})
     assert cluster.what_works() == {"at-work": "Job nextflow-at-work in lab", "left": "Pod nf-1 in lab"}
     api.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +264,11 @@ def test_the_catalog_is_mounted_whole(overlay: list[Object]) -> None:
 RIGHTS: dict[str, dict[tuple[str, str], set[str]]] = {
     "worker": {
         ("batch", "jobs"): {"create", "get", "list", "watch", "delete", "patch"},
-        ("", "pods"): {"get", "list", "watch", "delete"},
+        ("", "pods"): {"list", "watch", "delete"},
         ("", "pods/log"): {"get"},
         ("", "secrets"): {"create"},
-        ("coordination.k8s.io", "leases"): {"create", "get", "update"},
+        ("coordination.k8s.io", "leases"): {"create"},
+        ("coordination.k8s.io", "leases/nextflow-controller"): {"get", "update"},
         ("", "events"): {"list", "watch"},
     },
     "nextflow": {
@@ -286,9 +288,10 @@ def test_rights_are_these_and_no_more(objects: list[Object]) -> None:
         assert role["metadata"].get("namespace", RUNS) == RUNS
         granted = found[role["metadata"]["name"]] = {}
         for rule in role["rules"]:
-            assert rule.keys() == {"apiGroups", "resources", "verbs"}
-            for group in rule["apiGroups"]:
-                granted |= {(group, resource): set(rule["verbs"]) for resource in rule["resources"]}
+            assert rule.keys() - {"resourceNames"} == {"apiGroups", "resources", "verbs"}
+            for group, resource in product(rule["apiGroups"], rule["resources"]):
+                for name in rule.get("resourceNames", [""]):
+                    granted[group, f"{resource}/{name}" if name else resource] = set(rule["verbs"])
     assert found == RIGHTS
     bound = {
         (

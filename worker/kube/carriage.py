@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from shared import times
 from shared.errors import CannotStart, ClusterAway, ClusterRefused
-from shared.runs import Run
+from shared.runs import Run, RunStatus
 from shared.settings import Settings
 from worker.cluster import Chunk, Notice, Outcome, Record
 from worker.kube import diagnosis, manifest
@@ -36,6 +36,8 @@ _REAP_SECONDS = 0.5
 _STUCK_SECONDS = 60.0
 _REAP_GRACE_SECONDS = 5
 _NOTICES = 500
+# An API server that has just started refuses all until it knows who may do what.
+_FORBIDDEN_SECONDS = 15.0
 _STRANGE = 100
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,9 @@ class Carriage:
         self._ending = False
         self._looked = False
         self._removed: set[str] = set()
+        self._born = time.monotonic()
+        # Whether the run is known to have begun before this worker came.
+        self._begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._cursors)
         self._watches = self._make_watches()
         self._thread = threading.Thread(target=self._carry, name=f"carriage {run.run_id}", daemon=True)
         self.outcome: Outcome | None = None
@@ -134,7 +139,8 @@ class Carriage:
         return Chunk(records, place, self._started, notices)
 
     def _untold(self, notice: Notice) -> bool:
-        if notice.key in self._told or len(self._told) >= _NOTICES:
+        # Lines that are lost are never passed over.
+        if notice.key in self._told or (len(self._told) >= _NOTICES and not notice.key.startswith("gap/")):
             return False
         self._told[notice.key] = None
         return True
@@ -196,17 +202,44 @@ class Carriage:
         self._grant = self._claim()
         if self._grant is None or self._grant.cancelled or self._cancelled():
             return
+        adopted = self._grant.job_uid is not None
+        self._begun = self._begun or adopted
         try:
-            if self._grant.job_uid is None:
+            if not adopted:
+                self._reap_session()
                 self._make(manifest.order(self._run, self._settings))
             self._let_go()
         except ClusterRefused as error:
+            if adopted and not self._is_suspended():
+                return  # it works already
             with suppress(ClusterRefused):  # a Job that was made would wait for ever
                 self._end_job()
             raise CannotStart(
                 f"Kubernetes refuses the run's Job: {error}. Check the rights of the worker's service account, the "
                 f"namespace {self._settings.nextflow_namespace}, and its quotas."
             ) from error
+
+    def _is_suspended(self) -> bool:
+        try:
+            job = self._insist(lambda: self._api.get(self._job))
+        except ClusterRefused:
+            return False
+        return bool(job.get("spec", {}).get("suspend"))
+
+    def _reap_session(self) -> None:
+        """Before a run goes on where another stopped, have no task of that one write there any more."""
+        if not self._run.resumes:
+            return
+        selector = {"labelSelector": f"{manifest.SESSION_LABEL}=uuid-{self._run.session_id}"}
+        while pods := self._insist(lambda: self._api.get(self._pods, selector)).get("items"):
+            living = [pod for pod in pods if not _ended(pod)]
+            if not living:
+                return
+            for pod in living:
+                self._delete_pod(pod)
+            message = f"Pods of an earlier run of this session still end: {living[0]['metadata']['name']} …"
+            self._tell(Notice("session", "warning", message, "kubernetes"))
+            self._pause(_REAP_SECONDS)
 
     def _claim(self) -> Grant | None:
         """Hold the slot; None when the run is cancelled while it waits for it."""
@@ -228,7 +261,10 @@ class Carriage:
         """Make the Job, suspended, and its Secret, and have the Lease take them down."""
         uid = self._insist(lambda: self._made_job(order))["metadata"]["uid"]
         self._insist(lambda: self._made_secret(order, uid))
-        self._grant = self._insist(lambda: self._slot.record_job(self._run.run_id, uid))
+        try:
+            self._grant = self._insist(lambda: self._slot.record_job(self._run.run_id, uid))
+        except SlotTaken:  # this worker slept, and the run has ended meanwhile
+            self._grant = Grant(cancelled=True, job_uid=None)
         if self._grant.job_uid != uid:
             self._delete(self._job, uid, {"propagationPolicy": "Background"})
 
@@ -258,7 +294,7 @@ class Carriage:
         try:
             self._insist(lambda: self._api.merge(self._job, change))
         except ClusterRefused as error:
-            if error.status not in (404, 409):
+            if error.status not in (404, 409, 422):  # it is gone, or another bears its name
                 raise
 
     def _over(self) -> bool:
@@ -390,7 +426,7 @@ class Carriage:
             jobs = self._insist(lambda: self._api.get(self._jobs, selector)).get("items") or []
             pods = self._insist(lambda: self._api.get(self._pods, selector)).get("items") or []
             pods = [pod for pod in pods if self._ending or not _is_head(pod)]
-            if not jobs and not pods:
+            if not jobs and not pods and not (self._ending and self._job_is_there()):
                 return
             for item, base in [*((job, self._jobs) for job in jobs), *((pod, self._pods) for pod in pods)]:
                 metadata = item["metadata"]
@@ -402,6 +438,14 @@ class Carriage:
                 message = f"The run is over, but its pods do not go: {names}. Their node may be lost."
                 self._tell(Notice("reap", "warning", message, "kubernetes"))
             self._pause(_REAP_SECONDS)
+
+    def _job_is_there(self) -> bool:
+        try:
+            return self._is_own(self._insist(lambda: self._api.get(self._job)))
+        except ClusterRefused as error:
+            if error.status != 404:
+                raise
+            return False
 
     def _delete_pod(self, pod: Json) -> None:
         if "deletionTimestamp" not in pod["metadata"]:
@@ -430,6 +474,11 @@ class Carriage:
             at = times.from_text(state["finishedAt"]) if state.get("finishedAt") else None
             killed = self._ending and code == 137
             return Outcome(code, cancelled=self._ending, killed=killed, reason=reason, finished_at=at)
+        if condition is not None and condition["type"] == "Complete":
+            # Its pod is gone, with its node or by hand; the Job counts only what has ended with 0.
+            self._started = True
+            ended_at = (self._seen.job or {}).get("status", {}).get("completionTime")
+            return Outcome(0, finished_at=times.from_text(ended_at) if ended_at else None)
         if self._ending or (self._grant is not None and self._grant.cancelled):
             words = "Cancelled before Nextflow started." if not self._started else "Cancelled."
             return Outcome(None, cancelled=True, reason=words)
@@ -443,11 +492,17 @@ class Carriage:
         while True:
             try:
                 return call()
-            except ClusterAway as error:
+            except (ClusterAway, ClusterRefused) as error:
+                if isinstance(error, ClusterRefused) and not self._may_pass(error):
+                    raise
                 _log.warning("%s", error, extra={"action": "cluster.away", "run_id": self._run.run_id})
                 self._tell_away()
                 self._pause(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _may_pass(self, error: ClusterRefused) -> bool:
+        """Whether to ask again: what is forbidden may be allowed in a moment, and no run ends by it that has begun."""
+        return error.status == 403 and (self._begun or time.monotonic() - self._born < _FORBIDDEN_SECONDS)
 
     def _tell_away(self) -> None:
         """Say that the API server has been away for a while, once each time."""

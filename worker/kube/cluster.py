@@ -5,16 +5,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from shared.errors import CannotStart, ClusterAway, ClusterRefused
-from shared.runs import Run
+from shared.runs import Run, job_name
 from shared.settings import Settings
 from worker.cluster import Chunk, Outcome
 from worker.kube import manifest
 from worker.kube.api import Api, connect
 from worker.kube.carriage import Carriage
-from worker.kube.slot import finished
 
 _CHECK_SECONDS = 1.5
 _CHECK_AGAIN_SECONDS = 15.0
+_AT_WORK = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class KubernetesCluster:
@@ -43,24 +43,21 @@ class KubernetesCluster:
         self._cancelled.add(run.run_id)
 
     def what_works(self) -> Mapping[str, str]:
-        """The Jobs of runs in the namespace that have not ended, and else the pods of runs that have not."""
-        namespace, api = self._settings.nextflow_namespace, self._connected()
-        jobs, pods = f"/apis/batch/v1/namespaces/{namespace}/jobs", f"/api/v1/namespaces/{namespace}/pods"
+        """The Jobs whose pods have not ended, and where there is only a task's pod, that."""
+        namespace = self._settings.nextflow_namespace
+        query = {"labelSelector": manifest.RUN_NAME_LABEL, "fieldSelector": _AT_WORK}
         try:
-            made = api.get(jobs, {"labelSelector": manifest.RUN_LABEL}, seconds=_CHECK_SECONDS).get("items") or ()
-            there = api.get(pods, {"labelSelector": manifest.RUN_NAME_LABEL}, seconds=_CHECK_SECONDS).get("items") or ()
+            found = self._connected().get(f"/api/v1/namespaces/{namespace}/pods", query, seconds=_CHECK_SECONDS)
         except (ClusterAway, ClusterRefused) as error:
             raise CannotStart(str(error)) from error
-        working = {
-            pod["metadata"]["labels"][manifest.RUN_NAME_LABEL]: f"Pod {pod['metadata']['name']} in {namespace}"
-            for pod in there
-            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-        }
-        return working | {
-            job["metadata"]["labels"][manifest.RUN_LABEL]: f"Job {job['metadata']['name']} in {namespace}"
-            for job in made
-            if finished(job) is None
-        }
+        working: dict[str, str] = {}
+        for labels, name in ((pod["metadata"]["labels"], pod["metadata"]["name"]) for pod in found.get("items") or ()):
+            run_id = labels[manifest.RUN_NAME_LABEL]
+            if manifest.RUN_LABEL in labels:
+                working[run_id] = f"Job {job_name(run_id)} in {namespace}"
+            else:
+                working.setdefault(run_id, f"Pod {name} in {namespace}")
+        return working
 
     def check(self) -> str:
         """Whether the API server answers and lets the worker see the Jobs of the namespace."""

@@ -60,6 +60,7 @@ class Follower:
         self._rest = b""
         self._size = -1
         self._whole = False
+        self._silent = False
         self._heard_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"log {source.key}", daemon=True)
 
@@ -79,6 +80,7 @@ class Follower:
     def mind(self) -> None:
         """Cut a resumed stream that is silent before the old place was found in it. To be called now and then."""
         if not self._tail.aligned and time.monotonic() - self._heard_at > _ALIGN_SECONDS and self._stream:
+            self._silent = True
             self._stream.cut()
 
     def stop(self) -> None:
@@ -128,7 +130,7 @@ class Follower:
         if self._stopping.is_set():
             stream.cut()
         splitter = LineSplitter()
-        heard, size = False, 0
+        heard, size, again = False, 0, False
         try:
             for data in stream:
                 self._heard_at = time.monotonic()
@@ -141,8 +143,11 @@ class Follower:
             if last and again:
                 heard |= self._take(list(splitter.end()))
         finally:
-            if not self._stopping.is_set():
+            # A reading that broke off before the old place says nothing: one that ends there again does, or one that
+            # is silent there.
+            if not self._stopping.is_set() and (again or self._silent):
                 heard |= self._settle()
+            self._silent = False
         return heard
 
     def _take(self, lines: Sequence[Line]) -> bool:

@@ -23,6 +23,7 @@ CONTAINER = "nextflow"
 RUN_LABEL = "nextflow-controller/run-id"
 # Nextflow's own label of its task pods. The head pod bears it too, so that one watch sees all pods of a run.
 RUN_NAME_LABEL = "nextflow.io/runName"
+SESSION_LABEL = "nextflow.io/sessionId"
 GRACE_SECONDS = 120
 _USER = 1000
 _FILES = PurePosixPath("/etc/nextflow-run")
@@ -138,6 +139,8 @@ def _pod(order: Order) -> dict[str, Any]:
         # Asked for here, so that the account need not give its token to every task's pod.
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
+        # Or Nextflow were process 1 of its own, which a signal does not reach before it is ready to handle it.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": max(settings.cancel_grace_seconds, GRACE_SECONDS),
         "securityContext": {
             "runAsNonRoot": True,

@@ -19,6 +19,9 @@ from worker.kube.api import Api, Json
 NAME = "nextflow-controller"
 _JOB_UID = "nextflow-controller/job-uid"
 _CANCELLED = "nextflow-controller/cancelled"
+_FORMER = "nextflow-controller/former"
+# How many runs after one a worker may wake up that slept since.
+_FORMER_KEPT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,24 @@ class Slot:
         self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
 
     def claim(self, run_id: str) -> Grant:
-        """Hold the slot for a run. Raises SlotTaken while the Job of another works."""
+        """Hold the slot for a run. Raises SlotTaken while the Job of another works.
+
+        A run that held it before another did has ended, and is granted nothing: whoever asks has slept.
+        """
+        lease = self._read()
+        if lease is not None and run_id in _former(lease):
+            return Grant(cancelled=True, job_uid=None)
         return _grant(self._change(run_id, lambda _: None))
 
     def record_job(self, run_id: str, uid: str) -> Grant:
-        """Take down the run's Job, unless it is cancelled or has another. Raises SlotTaken."""
+        """Take down the run's Job, unless it is cancelled or has another. Raises SlotTaken if another run holds it."""
 
         def change(lease: Json) -> None:
             grant = _grant(lease)
             if not grant.cancelled and grant.job_uid is None:
                 _notes(lease)[_JOB_UID] = uid
 
-        return _grant(self._change(run_id, change))
+        return _grant(self._change(run_id, change, take_over=False))
 
     def cancel(self, run_id: str) -> Grant:
         """From now on no Job is let go for this run. Raises SlotTaken."""
@@ -67,7 +76,7 @@ class Slot:
 
         return _grant(self._change(run_id, change))
 
-    def _change(self, run_id: str, change: Callable[[Json], None]) -> Json:
+    def _change(self, run_id: str, change: Callable[[Json], None], *, take_over: bool = True) -> Json:
         """The run's Lease after a change, which may be none."""
         while True:
             lease = self._read()
@@ -77,8 +86,11 @@ class Slot:
                     change(lease)
                     return self._api.create(self._leases, lease)
                 before = copy.deepcopy(lease)
-                if lease["spec"].get("holderIdentity") != run_id:
-                    self._check_free(lease["spec"].get("holderIdentity"))
+                holder = lease["spec"].get("holderIdentity")
+                if holder != run_id:
+                    if not take_over or run_id in _former(lease):
+                        raise SlotTaken(holder or "")
+                    self._check_free(holder)
                     lease = _held_by(run_id, lease)
                 change(lease)
                 if lease == before:
@@ -123,6 +135,8 @@ def _held_by(run_id: str, before: Json | None) -> Json:
     transitions = 0
     if before is not None:
         metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
+        former = [*_former(before), *filter(None, [before["spec"].get("holderIdentity")])]
+        metadata["annotations"][_FORMER] = " ".join(former[-_FORMER_KEPT:])
         transitions = before["spec"].get("leaseTransitions", 0) + 1
     return {
         "apiVersion": "coordination.k8s.io/v1",
@@ -130,6 +144,12 @@ def _held_by(run_id: str, before: Json | None) -> Json:
         "metadata": metadata,
         "spec": {"holderIdentity": run_id, "acquireTime": now, "leaseTransitions": transitions},
     }
+
+
+def _former(lease: Json) -> list[str]:
+    """The runs that held the slot before, the last one at the end."""
+    found: str = (lease["metadata"].get("annotations") or {}).get(_FORMER, "")
+    return found.split()
 
 
 def _grant(lease: Json) -> Grant:

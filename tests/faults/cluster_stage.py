@@ -39,16 +39,16 @@ _CONFIG = "params.hold = 0\nparams.children = 0\nprocess.cpus = 0.1\nprocess.mem
 
 
 class ClusterStage:
-    """One namespace of a node. `proxy` is the way from the service to the API server."""
+    """One namespace of a node. `proxy` is the way from the service to the API server; the witness goes past it."""
 
     def __init__(self, node: Node, image: Image, namespace: str, directory: Path) -> None:
         self.node = node
         self.namespace = namespace
         self.storage = deploy_runs(node, directory / "overlay", namespace)
         self.proxy = Proxy("127.0.0.1", API_PORT, node.layout.keys / "ca.crt")
-        self._witness = Witness(node, namespace)
-        self._witness.start()
-        self.journal, self.printed, self.left_of = self._witness.journal, self._witness.printed, self._witness.left_of
+        self.witness = Witness(node, namespace)
+        self.witness.start()
+        self.journal, self.printed, self.left_of = self.witness.journal, self.witness.printed, self.witness.left_of
         pipelines = directory / "pipelines"
         self.pipeline = "numbered"
         (pipelines / self.pipeline).mkdir(parents=True)
@@ -67,7 +67,7 @@ class ClusterStage:
 
     def close(self) -> None:
         """Let go of it, and leave nothing of its runs on the node."""
-        self._witness.dismiss()
+        self.witness.dismiss()
         self.proxy.close()
         for kind in ("jobs", "pods", "leases"):
             self.node.run_kubectl("-n", self.namespace, "delete", kind, "--all", "--grace-period=1", "--timeout=60s")

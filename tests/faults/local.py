@@ -131,8 +131,11 @@ def _two_of_each(scene: Scene) -> None:
 def _poked_five_times(scene: Scene) -> None:
     settings = load({"REDIS_URL": redis_url(scene), "DATA_DIR": str(scene.directory)})
     broker = Broker(make_celery(settings), redis(scene))
-    for _ in range(5):
-        broker.poke(scene.run_id)
+    # So that somebody is free to take them while the run goes on.
+    with _another(scene, "worker@", ["-n", "worker@second"]):
+        for _ in range(5):
+            broker.poke(scene.run_id)
+        scene.service.ended(scene.run_id, 120)
 
 
 def _crowd(scene: Scene) -> None:
@@ -275,6 +278,9 @@ def _must_say_503(scene: Scene) -> None:
     answer = httpx.post(
         f"{scene.service.url}/api/v1/pipeline/run", json={"pipeline": "hello", "when_busy": "queue"}, timeout=30
     )
+    health = httpx.get(f"{scene.service.url}/health", timeout=30)
+    blamed = [name for name, check in health.json()["checks"].items() if name == "redis" and not check["ok"]]
+    scene.verdict.check((health.status_code, blamed) == (503, ["redis"]), f"/health says {health.text}")
     said = answer.headers.get("Retry-After")
     scene.verdict.check(answer.status_code == 503 and said is not None, f"a submission got {answer.status_code}")
 

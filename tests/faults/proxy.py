@@ -51,13 +51,14 @@ class Proxy:
         yield
         self.fault = 0
 
-    def cut(self, *, logs_only: bool) -> None:
-        """Break streams off, wherever they are; returns at once."""
+    def cut(self, *, logs_only: bool) -> int:
+        """Break streams off, wherever they are; returns at once, and tells how many there were."""
         with self._lock:
             streams = [wire for wire, is_log in self._streams if is_log or not logs_only]
         for wire in streams:
             with suppress(OSError):
                 wire.shutdown(SHUT_RDWR)
+        return len(streams)
 
     @contextmanager
     def streaming(self, wire: socket, *, is_log: bool) -> Iterator[None]:

@@ -55,6 +55,8 @@ class Fault:
     width: int = 0
     nextflow_may_fail: bool = False
     """It may end a run by what the fault does to Nextflow itself; then all must agree on how far the run came."""
+    ends_with: str = ""
+    """It must end the run, and the run's message must say so in these words."""
     latest: float = 6.0
     """The fault comes at most so many seconds after the submission."""
     needs_root: bool = False
@@ -177,10 +179,15 @@ def _judge(scene: Scene, fault: Fault) -> None:
     service, verdict = scene.service, scene.verdict
     kept = numbers(service.lines(scene.run_id))
     status = service.run(scene.run_id)["status"]
-    partly = fault.nextflow_may_fail and status == "failed"
+    partly = (fault.nextflow_may_fail or bool(fault.ends_with)) and status == "failed"
+    if fault.ends_with:
+        message = service.run(scene.run_id)["message"] or ""
+        verdict.check(status == "failed", "the fault did not end the run")
+        verdict.check(fault.ends_with in message, f"the run's message does not tell the fault: {message}")
     verdict.check(partly or status == "succeeded", f"the run has {status}")
     printed = scene.stage.printed(scene.run_id) if partly else None
-    expected = range(1, (max(printed or kept, default=0) if partly else fault.lines) + 1)
+    reached = kept if printed is None else printed
+    expected = range(1, (max(reached, default=0) if partly else fault.lines) + 1)
     verdict.count(kept, expected)
     for viewer in scene.viewers:
         verdict.count(viewer.numbers, expected)

@@ -77,9 +77,14 @@ class Witness(threading.Thread):
                     found += numbers(_texts(file))
         return found
 
+    def files_of(self, run_id: str) -> int:
+        """How many files the run's log took, one after the other."""
+        return sum(len(log.files) for uid, log in self._logs.items() if self._runs.get(uid) == run_id)
+
     def left_of(self, run_id: str) -> list[str]:
         """Names of the run's pods that have not ended."""
-        items = self._items(f"labelSelector=nextflow.io/runName={run_id}") or []
+        while (items := self._items(f"labelSelector=nextflow.io/runName={run_id}")) is None:
+            time.sleep(_PULSE_SECONDS)
         return [pod["metadata"]["name"] for pod in items if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
     def _look(self) -> None:

@@ -15,7 +15,7 @@ from shared.runs import Run, RunStatus, new_run_id, new_session_id
 from shared.settings import Settings
 from shared.store import Store
 from web.app import create_app
-from worker.kube import carriage, follower, watch
+from worker.kube import carriage, follower, patience, watch
 
 T = TypeVar("T")
 MakeRun = Callable[..., Run]
@@ -89,7 +89,7 @@ def api(app: Flask) -> FlaskClient:
 @pytest.fixture
 def lab(tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A fake Kubernetes with nothing in it, and a run to be carried there, by workers that are quick to try again."""
-    for module in (carriage, follower, watch):
+    for module in (follower, patience, watch):
         monkeypatch.setattr(module, "_FIRST_PAUSE", 0.02)
         monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
     monkeypatch.setattr(carriage, "_PULSE_SECONDS", 0.05)

@@ -12,7 +12,7 @@ from kubernetes.config import kube_config
 
 from shared.errors import CannotStart
 from worker.cluster import Record
-from worker.kube import carriage, manifest
+from worker.kube import manifest, patience
 from worker.kube.api import Api
 from worker.kube.cluster import KubernetesCluster
 
@@ -159,7 +159,7 @@ def test_a_foreign_job_in_the_way(lab: Lab) -> None:
 @pytest.mark.parametrize("resource", ["leases", "jobs", "secrets"])
 def test_what_is_refused_cannot_start(lab: Lab, status: int, resource: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal ends the run with advice, and no Job is left that waits for ever."""
-    monkeypatch.setattr(carriage, "_FORBIDDEN_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "_FORBIDDEN_SECONDS", 0.0)
     lab.fake.answer(status, "POST", rf"/{resource}$")
     failure = lab.carry().failure()
     assert isinstance(failure, CannotStart)
@@ -170,7 +170,7 @@ def test_what_is_refused_cannot_start(lab: Lab, status: int, resource: str, monk
 
 def test_a_job_that_may_not_be_let_go_is_taken_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the last step is refused, the Job that was made does not stay."""
-    monkeypatch.setattr(carriage, "_FORBIDDEN_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "_FORBIDDEN_SECONDS", 0.0)
     lab.fake.answer(403, "PATCH", times=99)
     assert isinstance(lab.carry().failure(), CannotStart)
     eventually(lambda: lab.fake.all("jobs") == [])
@@ -294,7 +294,7 @@ def test_a_call_that_hangs_is_given_up_and_repeated(lab: Lab, pattern: str, monk
 
 def test_a_long_outage_at_the_start_is_told_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that waits for the API server says so, and starts when it is back."""
-    monkeypatch.setattr("worker.kube.carriage._AWAY_SECONDS", 0.3)
+    monkeypatch.setattr("worker.kube.patience._AWAY_SECONDS", 0.3)
     fault = lab.fake.answer(503, times=1e9)
     follow = lab.carry()
     eventually(lambda: follow.notices)
@@ -308,7 +308,7 @@ def test_a_long_outage_at_the_start_is_told_once(lab: Lab, monkeypatch: pytest.M
 
 def test_a_server_that_is_away_in_mid_run_is_told_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on meanwhile, one warning is told, and what was written is read when the server is back."""
-    monkeypatch.setattr("worker.kube.carriage._AWAY_SECONDS", 0.3)
+    monkeypatch.setattr("worker.kube.patience._AWAY_SECONDS", 0.3)
     follow = lab.carry()
     head = lab.head()
     lab.fake.write(head, *numbered(10))
@@ -435,7 +435,7 @@ def test_what_nextflow_left_is_reaped(lab: Lab) -> None:
 
 def test_pods_that_do_not_go_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost node keeps a pod from going; that is told once, and the run waits."""
-    monkeypatch.setattr("worker.kube.carriage._STUCK_SECONDS", 0.1)
+    monkeypatch.setattr("worker.kube.removal._STUCK_SECONDS", 0.1)
     follow = lab.carry()
     head = lab.head()
     lab.fake.stuck.add(lab.task())

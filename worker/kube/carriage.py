@@ -7,43 +7,32 @@ works, for as long as the run lasts. Whoever iterates over `chunks` is never hel
 import logging
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from shared import times
-from shared.errors import CannotStart, ClusterAway, ClusterRefused
+from shared.errors import CannotStart, ClusterRefused
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
 from worker.cluster import Chunk, Notice, Outcome, Record
 from worker.kube import diagnosis, manifest
 from worker.kube.api import Api, Json
 from worker.kube.follower import Follower, Said, Source
+from worker.kube.patience import Patience, Stopped
+from worker.kube.removal import Removal, has_ended, is_head, is_own
 from worker.kube.slot import Grant, Slot, SlotTaken, finished
+from worker.kube.verdict import verdict
 from worker.kube.watch import Watch
 
-T = TypeVar("T")
 _PULSE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
 _GATHER_MOST = 64
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-_AWAY_SECONDS = 5.0
-_REAP_SECONDS = 0.5
-_STUCK_SECONDS = 60.0
-_REAP_GRACE_SECONDS = 5
 _NOTICES = 500
-# An API server that has just started refuses all until it knows who may do what.
-_FORBIDDEN_SECONDS = 15.0
 _STRANGE = 100
 _log = logging.getLogger(__name__)
-
-
-class _Stopped(Exception):
-    """Nobody follows the run here any more; it goes on."""
 
 
 @dataclass(slots=True)
@@ -85,10 +74,9 @@ class Carriage:
         self._strange: deque[Json] = deque(maxlen=_STRANGE)
         self._ending = False
         self._looked = False
-        self._removed: set[str] = set()
-        self._born = time.monotonic()
-        # Whether the run is known to have begun before this worker came.
-        self._begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._cursors)
+        self._patience = Patience(api, run.run_id, self._stopping, self._say)
+        self._patience.begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._cursors)
+        self._removal = Removal(api, namespace, run, self._patience, self._say)
         self._watches = self._make_watches()
         self._thread = threading.Thread(target=self._carry, name=f"carriage {run.run_id}", daemon=True)
         self.outcome: Outcome | None = None
@@ -189,10 +177,10 @@ class Carriage:
                     self._end_job()
                 if self._ending and self._seen.job is not None:
                     # Another worker that slept may have made one just now, and may never wake.
-                    self._remove_job(self._seen.job)
-            self._reap()
+                    self._removal.job(self._seen.job["metadata"]["uid"], "Foreground")
+            self._removal.all_that_is_left(with_head=self._ending)
             self._say(self._judge())
-        except _Stopped:
+        except Stopped:
             self._stop()  # a follower may have begun after whoever left had stopped the others
         except Exception as error:  # told to whoever iterates, who knows what to do
             self._say_last(error)
@@ -203,10 +191,11 @@ class Carriage:
         if self._grant is None or self._grant.cancelled or self._cancelled():
             return
         adopted = self._grant.job_uid is not None
-        self._begun = self._begun or adopted
+        self._patience.begun = self._patience.begun or adopted
         try:
             if not adopted:
-                self._reap_session()
+                if self._run.resumes:
+                    self._removal.tasks_of_session()
                 self._make(manifest.order(self._run, self._settings))
             self._let_go()
         except ClusterRefused as error:
@@ -221,35 +210,20 @@ class Carriage:
 
     def _is_suspended(self) -> bool:
         try:
-            job = self._insist(lambda: self._api.get(self._job))
+            job = self._patience.insist(lambda: self._api.get(self._job))
         except ClusterRefused:
             return False
         return bool(job.get("spec", {}).get("suspend"))
-
-    def _reap_session(self) -> None:
-        """Before a run goes on where another stopped, have no task of that one write there any more."""
-        if not self._run.resumes:
-            return
-        selector = {"labelSelector": f"{manifest.SESSION_LABEL}=uuid-{self._run.session_id}"}
-        while pods := self._insist(lambda: self._api.get(self._pods, selector)).get("items"):
-            living = [pod for pod in pods if not _ended(pod)]
-            if not living:
-                return
-            for pod in living:
-                self._delete_pod(pod)
-            message = f"Pods of an earlier run of this session still end: {living[0]['metadata']['name']} …"
-            self._tell(Notice("session", "warning", message, "kubernetes"))
-            self._pause(_REAP_SECONDS)
 
     def _claim(self) -> Grant | None:
         """Hold the slot; None when the run is cancelled while it waits for it."""
         while not self._cancelled():
             try:
-                return self._insist(lambda: self._slot.claim(self._run.run_id))
+                return self._patience.insist(lambda: self._slot.claim(self._run.run_id))
             except SlotTaken as error:
                 message = f"{error} This one waits for its end."
-                self._tell(Notice(f"slot/{error.holder}", "warning", message, "kubernetes"))
-                self._pause(1.0)
+                self._say(Notice(f"slot/{error.holder}", "warning", message, "kubernetes"))
+                self._patience.pause(1.0)
             except ClusterRefused as error:
                 raise CannotStart(
                     f"Kubernetes refuses the Lease that keeps runs apart: {error}. Check the rights of the worker's "
@@ -259,14 +233,14 @@ class Carriage:
 
     def _make(self, order: manifest.Order) -> None:
         """Make the Job, suspended, and its Secret, and have the Lease take them down."""
-        uid = self._insist(lambda: self._made_job(order))["metadata"]["uid"]
-        self._insist(lambda: self._made_secret(order, uid))
+        uid = self._patience.insist(lambda: self._made_job(order))["metadata"]["uid"]
+        self._patience.insist(lambda: self._made_secret(order, uid))
         try:
-            self._grant = self._insist(lambda: self._slot.record_job(self._run.run_id, uid))
+            self._grant = self._patience.insist(lambda: self._slot.record_job(self._run.run_id, uid))
         except SlotTaken:  # this worker slept, and the run has ended meanwhile
             self._grant = Grant(cancelled=True, job_uid=None)
         if self._grant.job_uid != uid:
-            self._delete(self._job, uid, {"propagationPolicy": "Background"})
+            self._removal.job(uid, "Background")
 
     def _made_job(self, order: manifest.Order) -> Json:
         try:
@@ -275,7 +249,7 @@ class Carriage:
             if error.reason != "AlreadyExists":
                 raise
         found = self._api.get(self._job)
-        if not self._is_own(found):
+        if not is_own(found, self._run):
             raise CannotStart(f"A Job {self._run.job_name} that is not the run's own is in the way. Delete it.")
         return found
 
@@ -292,7 +266,7 @@ class Carriage:
             return
         change = {"metadata": {"uid": self._grant.job_uid}, "spec": {"suspend": False}}
         try:
-            self._insist(lambda: self._api.merge(self._job, change))
+            self._patience.insist(lambda: self._api.merge(self._job, change))
         except ClusterRefused as error:
             if error.status not in (404, 409, 422):  # it is gone, or another bears its name
                 raise
@@ -308,16 +282,16 @@ class Carriage:
             return False
         if not self._looked:
             self._look_at_pods()
-        living = [pod for pod in seen.pods.values() if _is_head(pod) and not _ended(pod)]
+        living = [pod for pod in seen.pods.values() if is_head(pod) and not has_ended(pod)]
         if seen.job is None:
             for pod in living:  # its Job was deleted and it was left behind
-                self._delete_pod(pod)
+                self._removal.pod(pod)
         return not living and all(follower.done for follower in self._followers.values())
 
     def _look_at_pods(self) -> None:
         """See the pods as they are: the watch may not yet have told of one whose Job has ended already."""
         selector = {"labelSelector": f"{manifest.RUN_NAME_LABEL}={self._run.run_id}"}
-        for pod in self._insist(lambda: self._api.get(self._pods, selector)).get("items") or ():
+        for pod in self._patience.insist(lambda: self._api.get(self._pods, selector)).get("items") or ():
             self._take_pod(pod, gone=False)
         self._looked = True
 
@@ -330,10 +304,10 @@ class Carriage:
         except queue.Empty:
             pass
         if self._stopping.is_set():
-            raise _Stopped
+            raise Stopped
         for follower in self._followers.values():
             follower.mind()
-        self._tell_away()
+        self._patience.tell_away()
 
     def _take_job(self, job: Json, gone: bool) -> None:
         self._seen.job = None if gone else job
@@ -356,8 +330,8 @@ class Carriage:
                 self._take_event(event, gone=False)
         if not self._ending:
             for notice in diagnosis.of_pod(pod):
-                self._tell(notice)
-        if _is_head(pod):
+                self._say(notice)
+        if is_head(pod):
             self._heads[uid] = pod
             self._follow_logs(pod, gone=gone)
 
@@ -368,7 +342,7 @@ class Carriage:
             self._strange.append(event)  # its pod may be seen in a moment
         if own and not gone and not self._ending:
             for notice in diagnosis.of_event(event):
-                self._tell(notice)
+                self._say(notice)
 
     def _follow_logs(self, pod: Json, *, gone: bool) -> None:
         status = pod.get("status", {})
@@ -397,132 +371,28 @@ class Carriage:
         """Let nothing of the run begin any more, and have the Job and its pods go."""
         self._ending = True
         with suppress(SlotTaken):  # it does not hold the slot, so no Job of its own is let go
-            self._insist(lambda: self._slot.cancel(self._run.run_id))
+            self._patience.insist(lambda: self._slot.cancel(self._run.run_id))
         try:
-            job = self._insist(lambda: self._api.get(self._job))
+            job = self._patience.insist(lambda: self._api.get(self._job))
         except ClusterRefused as error:
             if error.status != 404:
                 raise
             return
-        if self._is_own(job):
-            self._remove_job(job)
-
-    def _remove_job(self, job: Json) -> None:
-        """Have a Job of a run that is being ended go, with its pods."""
-        uid = job["metadata"]["uid"]
-        if uid not in self._removed:
-            self._removed.add(uid)
-            self._delete(self._job, uid, {"propagationPolicy": "Foreground"})
-
-    def _is_own(self, job: Json) -> bool:
-        return bool((job["metadata"].get("labels") or {}).get(manifest.RUN_LABEL) == self._run.run_id)
-
-    def _reap(self) -> None:
-        """Remove what Nextflow left behind, and wait until it is gone."""
-        selector = {"labelSelector": f"{manifest.RUN_NAME_LABEL}={self._run.run_id}"}
-        began = time.monotonic()
-        asked: set[str] = set()
-        while True:
-            jobs = self._insist(lambda: self._api.get(self._jobs, selector)).get("items") or []
-            pods = self._insist(lambda: self._api.get(self._pods, selector)).get("items") or []
-            pods = [pod for pod in pods if self._ending or not _is_head(pod)]
-            if not jobs and not pods and not (self._ending and self._job_is_there()):
-                return
-            for item, base in [*((job, self._jobs) for job in jobs), *((pod, self._pods) for pod in pods)]:
-                metadata = item["metadata"]
-                if metadata["uid"] not in asked:
-                    asked.add(metadata["uid"])
-                    self._delete(f"{base}/{metadata['name']}", metadata["uid"], _quickly())
-            if time.monotonic() - began > _STUCK_SECONDS:
-                names = ", ".join(pod["metadata"]["name"] for pod in pods[:5])
-                message = f"The run is over, but its pods do not go: {names}. Their node may be lost."
-                self._tell(Notice("reap", "warning", message, "kubernetes"))
-            self._pause(_REAP_SECONDS)
-
-    def _job_is_there(self) -> bool:
-        try:
-            return self._is_own(self._insist(lambda: self._api.get(self._job)))
-        except ClusterRefused as error:
-            if error.status != 404:
-                raise
-            return False
-
-    def _delete_pod(self, pod: Json) -> None:
-        if "deletionTimestamp" not in pod["metadata"]:
-            self._delete(f"{self._pods}/{pod['metadata']['name']}", pod["metadata"]["uid"], {})
-            pod["metadata"]["deletionTimestamp"] = "asked"
-
-    def _delete(self, path: str, uid: str, options: Json) -> None:
-        """Delete this object and no other of its name; one that is gone is fine."""
-        try:
-            self._insist(lambda: self._api.delete(path, {"preconditions": {"uid": uid}, **options}))
-        except ClusterRefused as error:
-            if error.status not in (404, 409):
-                raise
+        if is_own(job, self._run):
+            self._removal.job(job["metadata"]["uid"], "Foreground")
 
     def _judge(self) -> Outcome:
-        heads = sorted(self._heads.values(), key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
-        head = heads[-1] if heads else None
-        state = diagnosis.ended(head, manifest.CONTAINER) if head else None
-        condition = finished(self._seen.job) if self._seen.job else None
-        reason = diagnosis.head_reason(head, self._seen.job, condition)
-        deleted = self._seen.job is None or (head is not None and "deletionTimestamp" in head["metadata"])
-        if reason is None and deleted and not self._ending:
-            reason = "The run's Job or its pod was deleted from outside. Resume the run to go on."
-        if state is not None:
-            code = int(state["exitCode"])
-            at = times.from_text(state["finishedAt"]) if state.get("finishedAt") else None
-            killed = self._ending and code == 137
-            return Outcome(code, cancelled=self._ending, killed=killed, reason=reason, finished_at=at)
-        if condition is not None and condition["type"] == "Complete":
-            # Its pod is gone, with its node or by hand; the Job counts only what has ended with 0.
-            self._started = True
-            ended_at = (self._seen.job or {}).get("status", {}).get("completionTime")
-            return Outcome(0, finished_at=times.from_text(ended_at) if ended_at else None)
-        if self._ending or (self._grant is not None and self._grant.cancelled):
-            words = "Cancelled before Nextflow started." if not self._started else "Cancelled."
-            return Outcome(None, cancelled=True, reason=words)
-        if reason is None and condition is not None:
-            reason = f"The run's Job failed ({condition.get('reason')}): {condition.get('message', '')}"
-        return Outcome(None, reason=reason or "Nobody saw how Nextflow ended. Resume the run to go on.")
-
-    def _insist(self, call: Callable[[], T]) -> T:
-        """What a call gives, repeated for as long as the API server is away. Raises what else it raises."""
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return call()
-            except (ClusterAway, ClusterRefused) as error:
-                if isinstance(error, ClusterRefused) and not self._may_pass(error):
-                    raise
-                _log.warning("%s", error, extra={"action": "cluster.away", "run_id": self._run.run_id})
-                self._tell_away()
-                self._pause(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-
-    def _may_pass(self, error: ClusterRefused) -> bool:
-        """Whether to ask again: what is forbidden may be allowed in a moment, and no run ends by it that has begun."""
-        return error.status == 403 and (self._begun or time.monotonic() - self._born < _FORBIDDEN_SECONDS)
-
-    def _tell_away(self) -> None:
-        """Say that the API server has been away for a while, once each time."""
-        away = self._api.away
-        if away is not None and time.monotonic() - away.since > _AWAY_SECONDS:
-            message = f"{away.error} The run goes on; the service tries again."
-            self._tell(Notice(f"away/{away.since:.0f}", "warning", message, "kubernetes"))
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise _Stopped
-
-    def _tell(self, notice: Notice) -> None:
-        self._say(notice)
+        seen, granted = self._seen.job, self._grant is None or not self._grant.cancelled
+        cancelled = self._ending or not (granted or self._heads)
+        outcome = verdict(self._heads.values(), seen, cancelled=cancelled, started=self._started)
+        self._started = self._started or outcome.code is not None
+        return outcome
 
     def _say(self, item: Said | Notice | Outcome | Exception) -> None:
-        """Hand over to whoever iterates; waits while they are busy. Raises _Stopped when they have left."""
+        """Hand over to whoever iterates; waits while they are busy. Raises Stopped when they have left."""
         while True:
             if self._stopping.is_set():
-                raise _Stopped
+                raise Stopped
             try:
                 self._outbox.put(item, timeout=_PULSE_SECONDS)
             except queue.Full:
@@ -530,26 +400,14 @@ class Carriage:
             return
 
     def _relay(self, said: Said) -> None:
-        with suppress(_Stopped):  # nobody keeps it, so whoever follows next reads it again
+        with suppress(Stopped):  # nobody keeps it, so whoever follows next reads it again
             self._say(said)
 
     def _say_last(self, error: Exception) -> None:
         try:
             self._say(error)
-        except _Stopped:
+        except Stopped:
             _log.info("%s", error, extra={"action": "carriage.left", "run_id": self._run.run_id})
-
-
-def _is_head(pod: Json) -> bool:
-    return manifest.RUN_LABEL in (pod["metadata"].get("labels") or {})
-
-
-def _ended(pod: Json) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-
-def _quickly() -> Json:
-    return {"propagationPolicy": "Background", "gracePeriodSeconds": _REAP_GRACE_SECONDS}
 
 
 def _gap(said: Said) -> Notice:

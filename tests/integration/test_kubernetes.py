@@ -447,6 +447,21 @@ def test_pods_that_do_not_go_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     assert len(follow.notices) == 1
 
 
+def test_a_head_that_does_not_go_is_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel waits for a lost node too, and people know what for."""
+    monkeypatch.setattr("worker.kube.carriage._LATE_SECONDS", -1000.0)
+    follow = lab.carry()
+    head = lab.head()
+    eventually(lambda: follow.started)
+    lab.fake.stuck.add(head)
+    follow.cancel()
+    notice = eventually(lambda: [notice for notice in follow.notices if notice.key == "reap"])[0]
+    assert head in notice.message
+    lab.fake.end_container(head, 143)
+    lab.fake.remove("pods", head)
+    assert follow.end().cancelled
+
+
 # Another run in the same namespace.
 
 

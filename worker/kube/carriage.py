@@ -7,6 +7,7 @@ works, for as long as the run lasts. Whoever iterates over `chunks` is never hel
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from worker.kube.watch import Watch
 _PULSE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
 _GATHER_MOST = 64
+_LATE_SECONDS = 60.0
 _NOTICES = 500
 _STRANGE = 100
 _log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Carriage:
         self._followers: dict[str, Follower] = {}
         self._grant: Grant | None = None
         self._strange: deque[Json] = deque(maxlen=_STRANGE)
-        self._ending = False
+        self._ending, self._ending_at = False, 0.0
         self._looked = False
         self._patience = Patience(api, run.run_id, self._stopping, self._say)
         self._patience.begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._cursors)
@@ -175,6 +177,7 @@ class Carriage:
                 self._take_in()
                 if self._cancelled() and not self._ending:
                     self._end_job()
+                self._mind_the_end()
                 if self._ending and self._seen.job is not None:
                     # Another worker that slept may have made one just now, and may never wake.
                     self._removal.job(self._seen.job["metadata"]["uid"], "Foreground")
@@ -184,6 +187,12 @@ class Carriage:
             self._stop()  # a follower may have begun after whoever left had stopped the others
         except Exception as error:  # told to whoever iterates, who knows what to do
             self._say_last(error)
+
+    def _mind_the_end(self) -> None:
+        """Say so when a head pod takes much longer to go than it was given."""
+        grace = max(self._settings.cancel_grace_seconds, manifest.GRACE_SECONDS)
+        if self._ending and time.monotonic() - self._ending_at > grace + _LATE_SECONDS:
+            self._removal.tell_stuck([pod for pod in self._seen.pods.values() if not has_ended(pod)])
 
     def _begin(self) -> None:
         """Have the run's Job at work, unless it is cancelled or was there once."""
@@ -369,7 +378,7 @@ class Carriage:
 
     def _end_job(self) -> None:
         """Let nothing of the run begin any more, and have the Job and its pods go."""
-        self._ending = True
+        self._ending, self._ending_at = True, time.monotonic()
         with suppress(SlotTaken):  # it does not hold the slot, so no Job of its own is let go
             self._patience.insist(lambda: self._slot.cancel(self._run.run_id))
         try:

@@ -216,7 +216,10 @@ def _defaults(settings: Settings) -> str:
     """What any configuration of a pipeline may change: Nextflow reads it first, from NXF_HOME."""
     return f"""\
 process.container = '{quoted(settings.nextflow_image)}'
-k8s.securityContext = [runAsUser: {_USER}, runAsGroup: {_USER}, fsGroup: {_USER}]
+k8s.securityContext = [
+    runAsNonRoot: true, runAsUser: {_USER}, runAsGroup: {_USER}, fsGroup: {_USER},
+    seccompProfile: [type: 'RuntimeDefault']
+]
 """
 
 

@@ -53,10 +53,14 @@ class Removal:
                 for item in items:
                     self._quickly(base, item)
             if time.monotonic() - began > _STUCK_SECONDS:
-                names = ", ".join(pod["metadata"]["name"] for pod in pods[:5])
-                message = f"The run is over, but its pods do not go: {names}. Their node may be lost."
-                self._tell(Notice("reap", "warning", message, "kubernetes"))
+                self.tell_stuck(pods)
             self._patience.pause(_PAUSE_SECONDS)
+
+    def tell_stuck(self, pods: Sequence[Json]) -> None:
+        """Say that these pods should have gone by now."""
+        names = ", ".join(pod["metadata"]["name"] for pod in pods[:5])
+        message = f"The run is over, but its pods do not go: {names}. Their node may be lost."
+        self._tell(Notice("reap", "warning", message, "kubernetes"))
 
     def tasks_of_session(self) -> None:
         """Before a run goes on where another stopped: have no task of that one write there any more."""

@@ -34,7 +34,7 @@ class Outbox:
     """Stands in for a socket where the WebSocket library and the hub both write, from any thread.
 
     What the kernel does not take at once is kept here, in order, and written by a thread that lives only as
-    long as there is something left. Everything but writing goes to the socket itself.
+    long as there is something left. Everything but that goes to the socket itself.
     """
 
     __slots__ = ("__weakref__", "_draining", "_ended", "_lock", "_pending", "_raw", "_sock", "_stopped", "_waiter")
@@ -54,6 +54,12 @@ class Outbox:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+    def recv(self, size: int) -> bytes:
+        """Read, after all others had a turn: who never stops sending must not be the only one that is served."""
+        time.sleep(0)
+        received: bytes = self._sock.recv(size)
+        return received
 
     def send(self, data: bytes) -> int:
         """Take these bytes whatever is pending: for the library's own small frames. Raises OSError when ended."""

@@ -421,7 +421,8 @@ def test_the_run_to_show_is_the_active_one_else_the_last_to_end(store: Store, ma
     store.submit(late, "queue")
     assert store.latest_id() == early.run_id
     store.cancel(late.run_id)
-    store.finish(early.run_id, RunStatus.SUCCEEDED, message=None)
+    # Times are kept in milliseconds, and these two calls may fall into one.
+    store.finish(early.run_id, RunStatus.SUCCEEDED, message=None, at=times.now() + timedelta(milliseconds=2))
     assert store.latest_id() == early.run_id
 
 

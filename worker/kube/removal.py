@@ -41,12 +41,15 @@ class Removal:
             self._delete(f"{self._pods}/{pod['metadata']['name']}", uid, {})
 
     def all_that_is_left(self, *, with_head: bool) -> None:
-        """Remove what Nextflow left behind, and wait until it is gone; also the head and its Job, which must go."""
+        """Remove what Nextflow left behind, and wait until it is gone; `with_head` also its own pod and Job.
+
+        A head that somebody else has deleted is waited for too.
+        """
         began = time.monotonic()
         while True:
             jobs = self._listed(self._jobs, manifest.RUN_NAME_LABEL, self._run.run_id)
             pods = self._listed(self._pods, manifest.RUN_NAME_LABEL, self._run.run_id)
-            pods = [pod for pod in pods if with_head or not is_head(pod)]
+            pods = [pod for pod in pods if with_head or not is_head(pod) or "deletionTimestamp" in pod["metadata"]]
             if not jobs and not pods and not (with_head and self._own_job() is not None):
                 return
             for base, items in ((self._jobs, jobs), (self._pods, pods)):

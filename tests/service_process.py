@@ -77,6 +77,8 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                # Whoever runs the tests in the background ignores Ctrl-C, and so would all that they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def stop(self, number: int = signal.SIGTERM) -> int:

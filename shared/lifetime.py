@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,31 +29,27 @@ def adopt_orphans() -> None:
 def marked_processes(marker: str) -> list[int]:
     """Pids of the living processes, this one left out, whose environment at their start held `NAME=value`."""
     wanted = marker.encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        pid = int(entry.name)
-        try:
-            environment = (entry / "environ").read_bytes()
-        except OSError:  # it has ended, or belongs to somebody else
-            continue
-        if pid != os.getpid() and wanted in environment.split(b"\0"):
-            found.append(pid)
-    return found
+    return [pid for pid, variables in _environments() if pid != os.getpid() and wanted in variables]
 
 
 def marked_by_value(name: str) -> dict[str, list[int]]:
     """Pids of the living processes whose environment at their start held `name`, by its value."""
     mark = name.encode() + b"="
     found: dict[str, list[int]] = {}
+    for pid, variables in _environments():
+        for variable in variables:
+            if variable.startswith(mark):
+                found.setdefault(variable[len(mark) :].decode(errors="replace"), []).append(pid)
+    return found
+
+
+def _environments() -> Iterator[tuple[int, list[bytes]]]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             environment = (entry / "environ").read_bytes()
         except OSError:  # it has ended, or belongs to somebody else
             continue
-        for variable in environment.split(b"\0"):
-            if variable.startswith(mark):
-                found.setdefault(variable[len(mark) :].decode(errors="replace"), []).append(int(entry.name))
-    return found
+        yield int(entry.name), environment.split(b"\0")
 
 
 def descendants(pid: int) -> list[int]:

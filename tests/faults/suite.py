@@ -30,8 +30,7 @@ class Suite:
 
     def begin(self, faults: Iterable[Fault]) -> None:
         """Have all their trials done, in time."""
-        together = sorted(faults, key=lambda fault: fault.alone)
-        for fault in together:
+        for fault in sorted(faults, key=lambda fault: fault.alone):
             others = [trial for trials in self._trials.values() for trial in trials]
             self._trials[fault.name] = [self._submit(fault, number, others) for number in range(self._times)]
 

@@ -381,13 +381,8 @@ class Carriage:
         self._ending, self._ending_at = True, time.monotonic()
         with suppress(SlotTaken):  # it does not hold the slot, so no Job of its own is let go
             self._patience.insist(lambda: self._slot.cancel(self._run.run_id))
-        try:
-            job = self._patience.insist(lambda: self._api.get(self._job))
-        except ClusterRefused as error:
-            if error.status != 404:
-                raise
-            return
-        if is_own(job, self._run):
+        job = self._removal.own_job()
+        if job is not None:
             self._removal.job(job["metadata"]["uid"], "Foreground")
 
     def _judge(self) -> Outcome:

@@ -50,7 +50,7 @@ class Removal:
             jobs = self._listed(self._jobs, manifest.RUN_NAME_LABEL, self._run.run_id)
             pods = self._listed(self._pods, manifest.RUN_NAME_LABEL, self._run.run_id)
             pods = [pod for pod in pods if with_head or not is_head(pod) or "deletionTimestamp" in pod["metadata"]]
-            if not jobs and not pods and not (with_head and self._own_job() is not None):
+            if not jobs and not pods and not (with_head and self.own_job() is not None):
                 return
             for base, items in ((self._jobs, jobs), (self._pods, pods)):
                 for item in items:
@@ -78,7 +78,8 @@ class Removal:
             self._tell(Notice("session", "warning", message, "kubernetes"))
             self._patience.pause(_PAUSE_SECONDS)
 
-    def _own_job(self) -> Json | None:
+    def own_job(self) -> Json | None:
+        """The run's Job as it is, if there is one."""
         try:
             job = self._patience.insist(lambda: self._api.get(f"{self._jobs}/{self._run.job_name}"))
         except ClusterRefused as error:

@@ -40,6 +40,10 @@ class SlotTaken(Exception):
         self.holder = holder
 
 
+class _HeldBefore(SlotTaken):
+    """Another run holds the slot, and this one did before it."""
+
+
 class Slot:
     """The Lease of one namespace. Every method raises ClusterAway and ClusterRefused."""
 
@@ -53,10 +57,10 @@ class Slot:
 
         A run that held it before another did has ended, and is granted nothing: whoever asks has slept.
         """
-        lease = self._read()
-        if lease is not None and run_id in _former(lease):
+        try:
+            return _grant(self._change(run_id, lambda _: None))
+        except _HeldBefore:
             return Grant(cancelled=True, job_uid=None)
-        return _grant(self._change(run_id, lambda _: None))
 
     def record_job(self, run_id: str, uid: str) -> Grant:
         """Take down the run's Job, unless it is cancelled or has another. Raises SlotTaken if another run holds it."""
@@ -88,7 +92,9 @@ class Slot:
                 before = copy.deepcopy(lease)
                 holder = lease["spec"].get("holderIdentity")
                 if holder != run_id:
-                    if not take_over or run_id in _former(lease):
+                    if run_id in _former(lease):
+                        raise _HeldBefore(holder or "")
+                    if not take_over:
                         raise SlotTaken(holder or "")
                     self._check_free(holder)
                     lease = _held_by(run_id, lease)

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 from bench.line import compared, pss, quantile, read_stamps, socket_events, stamps
 from cluster import images
-from cluster.deployment import deploy_runs
+from cluster.deployment import deploy_runs, runner_settings
 from cluster.node import Node, up
 from service_process import Service
 from websocket import create_connection
@@ -56,16 +56,7 @@ def service(node: Node, directory: Path) -> Iterator[tuple[Service, Path]]:
         (pipelines / name).mkdir(parents=True)
         (pipelines / name / "main.nf").write_text(script)
     (storage / "hello.nf").write_text(_HELLO)
-    settings = {
-        "RUNNER": "kubernetes",
-        "KUBECONFIG": str(node.kubeconfig),
-        "KUBE_CONTEXT": node.context,
-        "NEXTFLOW_NAMESPACE": NAMESPACE,
-        "NEXTFLOW_IMAGE": built.name,
-        "NEXTFLOW_CPU": "100m",
-        "NEXTFLOW_MEMORY": "800Mi",
-        "PIPELINES_DIR": str(pipelines),
-    }
+    settings = runner_settings(node, built.name, NAMESPACE, pipelines)
     running = Service(directory / "data", **settings)
     running.start()
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cluster import images as image_builder
-from cluster.deployment import Deployed, deploy_runs, deploy_service
+from cluster.deployment import Deployed, deploy_runs, deploy_service, runner_settings
 from cluster.node import Node, NodeFailed, down, running, up
 from service_process import ROOT, Service
 
@@ -49,16 +49,8 @@ def images(node: Node) -> image_builder.Images:
 def cluster_settings(node: Node, images: image_builder.Images, tmp_path_factory: Any) -> dict[str, str]:
     """The settings of a service on this machine whose runs work on the cluster."""
     deploy_runs(node, tmp_path_factory.mktemp("overlay"), NAMESPACE)
-    return {
-        "RUNNER": "kubernetes",
-        "KUBECONFIG": str(node.kubeconfig),
-        "KUBE_CONTEXT": node.context,
-        "NEXTFLOW_NAMESPACE": NAMESPACE,
-        "NEXTFLOW_IMAGE": images.nextflow.name,
-        "NEXTFLOW_CPU": "100m",
-        "NEXTFLOW_MEMORY": "800Mi",
-        "PIPELINES_DIR": str(shutil.copytree(ROOT / "examples", tmp_path_factory.mktemp("own") / "pipelines")),
-    }
+    pipelines = shutil.copytree(ROOT / "examples", tmp_path_factory.mktemp("own") / "pipelines")
+    return runner_settings(node, images.nextflow.name, NAMESPACE, pipelines)
 
 
 @pytest.fixture(scope="session")

@@ -36,9 +36,7 @@ def deploy_service(node: Node, images: Images, directory: Path) -> Deployed:
         node.run_kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
     volumes = ("nextflow-work", "nextflow-redis", "runs-of-nextflow")
     node.run_kubectl("delete", "persistentvolume", *volumes, "--ignore-not-found")
-    for name in ("k8s-manifests", "examples"):
-        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("secrets.env"))
-    subprocess.run([directory / "k8s-manifests" / "make-secrets"], check=True)
+    copy_manifests(directory)
     overlay = _overlay(images, _storage(node, "work", _USER), _storage(node, "redis", _REDIS_USER))
     apply(node, directory / "k8s-manifests" / "overlays" / "test", {"kustomization.yaml": [overlay]})
     for kind, name in (("statefulset", "redis"), *(("deployment", name) for name in _DEPLOYMENTS)):
@@ -47,6 +45,27 @@ def deploy_service(node: Node, images: Images, directory: Path) -> Deployed:
     secrets = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     url = f"http://{_address(node, 'web')}"
     return Deployed(url, f"http://{_address(node, 'flower')}:5555", Client(url, secrets["AUTH_TOKENS"]), secrets)
+
+
+def copy_manifests(directory: Path) -> None:
+    """The manifests as a newcomer has them, with Secrets made by their script."""
+    for name in ("k8s-manifests", "examples"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("secrets.env"))
+    subprocess.run([directory / "k8s-manifests" / "make-secrets"], check=True)
+
+
+def runner_settings(node: Node, image: str, namespace: str, pipelines: Path) -> dict[str, str]:
+    """The settings of a service on this machine whose runs work in a namespace of the cluster."""
+    return {
+        "RUNNER": "kubernetes",
+        "KUBECONFIG": str(node.kubeconfig),
+        "KUBE_CONTEXT": node.context,
+        "NEXTFLOW_NAMESPACE": namespace,
+        "NEXTFLOW_IMAGE": image,
+        "NEXTFLOW_CPU": "100m",
+        "NEXTFLOW_MEMORY": "800Mi",
+        "PIPELINES_DIR": str(pipelines),
+    }
 
 
 _DEPLOYMENTS = ("web", "worker", "reconciler", "flower")

@@ -1,13 +1,11 @@
 """Overlays that are not deployed here are at least taken by a real API server: schemas, admission, cross-checks."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster.deployment import ROOT, RUNS, SERVICE
+from cluster.deployment import RUNS, SERVICE, copy_manifests
 from cluster.node import Node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
@@ -27,10 +25,8 @@ def aside(node: Node) -> Iterator[None]:
 
 @pytest.mark.parametrize("overlay", ["small", "production"])
 def test_every_object_is_taken(node: Node, aside: None, overlay: str, tmp_path: Path) -> None:
-    """As a newcomer has it: the manifests, and Secrets made by their script."""
-    for name in ("k8s-manifests", "examples"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("secrets.env"))
-    subprocess.run([tmp_path / "k8s-manifests" / "make-secrets"], check=True)
+    """Each has its schema, and all fit together."""
+    copy_manifests(tmp_path)
     rendered = node.run_kubectl("kustomize", str(tmp_path / "k8s-manifests" / "overlays" / overlay))
     objects = [found for found in yaml.safe_load_all(rendered) if found["kind"] != "Namespace"]
     for found in objects:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster.deployment import deploy_runs
+from cluster.deployment import deploy_runs, runner_settings
 from cluster.images import Image
 from cluster.layout import API_PORT
 from cluster.node import Node
@@ -54,16 +54,8 @@ class ClusterStage:
         (pipelines / self.pipeline).mkdir(parents=True)
         (pipelines / self.pipeline / "main.nf").write_text(_PIPELINE)
         (pipelines / self.pipeline / "nextflow.config").write_text(_CONFIG)
-        self.settings: Mapping[str, str] = {
-            "RUNNER": "kubernetes",
-            "KUBECONFIG": str(self._kubeconfig(directory)),
-            "KUBE_CONTEXT": node.context,
-            "NEXTFLOW_NAMESPACE": namespace,
-            "NEXTFLOW_IMAGE": image.name,
-            "NEXTFLOW_CPU": "100m",
-            "NEXTFLOW_MEMORY": "800Mi",
-            "PIPELINES_DIR": str(pipelines),
-        }
+        own = {"KUBECONFIG": str(self._kubeconfig(directory))}
+        self.settings: Mapping[str, str] = runner_settings(node, image.name, namespace, pipelines) | own
 
     def close(self) -> None:
         """Let go of it, and leave nothing of its runs on the node."""

@@ -15,7 +15,7 @@ from faults.proxy import Proxy
 from faults.trial import MakeStage, Stage
 from faults.witness import Witness
 
-# Files on the work claim tell it to harm itself.
+# Files on the work claim tell it to harm itself, or to wait no more between its lines.
 _PIPELINE = """
 process HOLD { input: val seconds
  script: "sleep $seconds" }
@@ -23,7 +23,7 @@ workflow {
     def tail = '.' * (params.width as int)
     if( params.hold ) HOLD(channel.of(params.hold))
     channel.of(1..(params.lines as int)).map { n ->
-        sleep(params.pause as long)
+        if( !new File('/workspace/hurry').exists() ) sleep(params.pause as long)
         if( new File('/workspace/eat').exists() ) {
             def kept = []
             45.times { kept << java.nio.ByteBuffer.allocateDirect(10485760) }
@@ -63,7 +63,8 @@ class ClusterStage:
         self.proxy.close()
         for kind in ("jobs", "pods", "leases"):
             self.node.run_kubectl("-n", self.namespace, "delete", kind, "--all", "--grace-period=1", "--timeout=60s")
-        (self.storage / "eat").unlink(missing_ok=True)
+        for told in ("eat", "hurry"):
+            (self.storage / told).unlink(missing_ok=True)
 
     def kubectl(self, *arguments: str) -> str:
         """Do something in the namespace, past the proxy."""

@@ -162,7 +162,12 @@ class Settings:
         "The address to serve on. Any but a loopback one needs AUTH_TOKENS.",
     )
     port: int = _setting("8000", _whole(1, 65535), "The port of the API, the socket and the page.")
-    web_processes: int = _setting("2", _whole(1, 64), "Web server processes.")
+    web_processes: int = _setting("1", _whole(1, 64), "Processes that answer requests.")
+    socket_processes: int = _setting(
+        "2",
+        _whole(0, 64),
+        "Processes that hold open sockets; as many as processors serve most. 0: those that answer requests hold them.",
+    )
     flower_port: int = _setting("5555", _whole(0, 65535), "Flower's port, on 127.0.0.1. 0: no Flower.")
     flower_url: str = _setting(
         "",
@@ -194,7 +199,9 @@ class Settings:
     run_ttl_minutes: int = _setting("10080", _whole(1, 5_256_000), "Minutes an ended run is kept.")
     queue_limit: int = _setting("1000", _whole(0, 100_000), "Runs that may wait.")
     log_retention_lines: int = _setting(
-        "10000", _whole(50, 10_000_000), "Log lines kept in Redis a run; the whole log stays in DATA_DIR."
+        "10000",
+        _whole(50, 10_000_000),
+        "Log lines kept in Redis a run; the whole log stays in DATA_DIR, or on the claim.",
     )
     log_retention_bytes: int = _setting(
         "8388608",

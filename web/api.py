@@ -72,13 +72,13 @@ def api(service: Service, hub: Hub) -> Blueprint:
     def status() -> Response:
         """A run: the one asked for, else the active one, else the last one."""
         run_id = parse_query(schemas.StatusQuery).run_id or store.latest_id()
-        return json(status_answer(service, run_id, hub.presence.total))
+        return json(status_answer(service, run_id, hub.presence.look()[0]))
 
     @door.get("/active")
     @describe(answers.StatusAnswer, tags=["runs"])
     def active() -> Response:
         """The active run; `run` is null when there is none."""
-        return json(status_answer(service, store.active_id(), hub.presence.total))
+        return json(status_answer(service, store.active_id(), hub.presence.look()[0]))
 
     @door.delete("/cancel")
     @describe(answers.CancelAnswer, NOT_FOUND, query=schemas.StatusQuery, tags=["runs"])

@@ -7,6 +7,7 @@ from shared.settings import Settings
 from web.about import about
 from web.access import guard
 from web.api import api
+from web.connection import OPTIONS
 from web.details import details
 from web.health import health
 from web.hub import Hub
@@ -16,7 +17,7 @@ from web.pages import documentation, pages
 from web.presence import Presence
 from web.problems import map_errors
 from web.schemas import MAX_BODY_BYTES
-from web.sockets import OPTIONS, sockets
+from web.sockets import sockets
 from web.wiring import connect_service
 
 

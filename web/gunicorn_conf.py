@@ -1,4 +1,4 @@
-"""How gunicorn serves the app: many sockets in few processes, each with its hub."""
+"""How gunicorn serves the app: a few processes for requests, and a few for thousands of sockets."""
 
 from gevent import monkey
 
@@ -8,12 +8,13 @@ from typing import Any  # noqa: E402 - everything after this line must see the p
 
 from shared import settings as settings_module  # noqa: E402
 from shared.logs import configure_logging  # noqa: E402
+from web.processes import Handover, WebWorker  # noqa: E402
 
 _settings = settings_module.load_or_exit()
 
 bind = f"{_settings.host}:{_settings.port}"
-workers = _settings.web_processes
-worker_class = "gevent"
+workers = _settings.web_processes + _settings.socket_processes
+worker_class = WebWorker
 # Sockets beyond the limit are accepted, told so and closed; requests need room too.
 worker_connections = _settings.max_websocket_connections + 500
 graceful_timeout = 10
@@ -24,8 +25,18 @@ accesslog = None
 control_socket_disable = True
 proc_name = "nfctl-web"
 
+if _settings.socket_processes:
+    WebWorker.handover = Handover()
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """A new process does what one does that is missing; those that a reload replaces are the oldest."""
+    others = sorted(server.WORKERS.values(), key=lambda other: other.age)[1 - workers :] if workers > 1 else []
+    worker.holds_sockets = sum(other.holds_sockets for other in others) < _settings.socket_processes
+
 
 def post_worker_init(worker: Any) -> None:
     """The app is loaded: relay events until this worker is told to stop."""
     configure_logging()
-    worker.wsgi.extensions["hub"].start(lambda: not worker.alive)
+    relays = worker.holds_sockets or not _settings.socket_processes
+    worker.wsgi.extensions["hub"].start(lambda: not worker.alive, when_needed=not relays)

@@ -1,6 +1,5 @@
 """Is it alive, is it ready, and its figures for Prometheus. None of these is limited or needs a token."""
 
-import time
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
@@ -55,11 +54,11 @@ def _checks(service: Service, hub: Hub) -> dict[str, dict[str, Any]]:
         with store_errors():
             # A Redis that is full answers a ping, and nothing else goes.
             service.redis.set(keys.HEALTH, "", ex=60)
+            _, relayed = hub.presence.look()
     except StoreAway as error:
         away = {"ok": False, "detail": "Unknown while Redis is away."}
         return {"redis": {"ok": False, "detail": str(error)}, "worker": away, "runner": away, "live": away}
-    relaying = time.monotonic() - hub.heard_at < 10
-    live = {"ok": relaying, "detail": "Events are relayed." if relaying else "Events are not relayed yet."}
+    live = {"ok": relayed, "detail": "Events are relayed." if relayed else "No process relays events yet."}
     return {"redis": {"ok": True, "detail": "Redis answers."}, **_ask_worker(service.broker), "live": live}
 
 
@@ -83,12 +82,12 @@ def _ask_worker(broker: Broker) -> dict[str, dict[str, Any]]:
 
 
 def _figures(service: Service, hub: Hub) -> CollectorRegistry:
-    """All figures but this process's sockets come from Redis, so every process tells the same."""
+    """All figures come from Redis, so every process tells the same."""
     registry = CollectorRegistry()
     up = Gauge("nfctl_redis_up", "Whether Redis answers.", registry=registry)
     viewers = Gauge("nfctl_websocket_connections", "Open sockets, over all processes.", registry=registry)
-    viewers.set(hub.presence.total)
     try:
+        viewers.set(hub.presence.look()[0])
         totals = service.store.totals()
         active, waiting = service.store.active_id(), service.store.queue_length()
         strays = service.store.strays()

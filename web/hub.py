@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -89,18 +90,31 @@ class Hub:
         self.current: str | None = None
         self._queue_changed = False
         self._draining: Callable[[], bool] = lambda: False
-        self.heard_at = 0.0
         self._deliver_at = 0.0
+        self._waits = self._relays = False
 
-    def start(self, draining: Callable[[], bool]) -> None:
-        """Begin to relay; once `draining` is true every viewer is closed with 1012."""
+    @property
+    def finished(self) -> bool:
+        """Whether it relays no more, and every viewer has been closed."""
+        return not (self._relays or self._viewers)
+
+    def start(self, draining: Callable[[], bool], *, when_needed: bool = False) -> None:
+        """Begin to relay, or wait until there is a viewer; once `draining` is true every viewer is closed with 1012."""
         self._draining = draining
+        self._waits = when_needed
+        if not when_needed:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._waits, self._relays = False, True
         threading.Thread(target=self._run, name="hub", daemon=True).start()
 
     def add(self, viewer: Viewer) -> None:
         """Serve a viewer from its cursor on. Returns once it is live. Raises Stalled when it does not read."""
         with self._lock:
             self._viewers.add(viewer)
+            if self._waits:
+                self._begin()
         if self._draining():  # those who were there have been told already
             viewer.close(1012, _RESTARTS)
             return
@@ -131,7 +145,6 @@ class Hub:
 
     def remove(self, viewer: Viewer) -> None:
         """Forget a viewer; again: no change."""
-        viewer.outbox.end()
         with self._lock:
             self._viewers.discard(viewer)
             self._leave_channel(viewer)
@@ -200,17 +213,18 @@ class Hub:
     # Live: in the hub's thread.
 
     def _run(self) -> None:
-        beat_at = keep_alive_at = time.monotonic()
+        keep_alive_at = time.monotonic()
         while not self._draining():
             try:
                 with store_errors(), self._redis.pubsub(ignore_subscribe_messages=True) as channel:
                     channel.subscribe(keys.CHANNEL)
+                    beat_at = float("-inf")
                     while not self._draining():
-                        self._listen(channel)
                         now = time.monotonic()
                         if now - beat_at >= BEAT_SECONDS:
                             beat_at = now
                             self.presence.beat()
+                        self._listen(channel)
                         if now - keep_alive_at >= KEEP_ALIVE_SECONDS:
                             keep_alive_at = now
                             self._keep_alive()
@@ -222,6 +236,9 @@ class Hub:
                 _log.exception("The hub stumbled.", extra={"action": "hub.stumbled"})
                 time.sleep(_PULSE_SECONDS)
         self._close_all(1012, _RESTARTS)
+        self._relays = False
+        with suppress(StoreAway):
+            self.presence.part()
 
     def _listen(self, channel: PubSub) -> None:
         """Relay messages for about a second, then re-read: a subscription may have been renewed unseen."""
@@ -233,7 +250,6 @@ class Hub:
         self._reread()
         if self._queue_changed:
             self._keep_alive()
-        self.heard_at = time.monotonic()
 
     def _gather(self, channel: PubSub, first: Message) -> list[Message]:
         """A message and those that are there when the next delivery may begin."""

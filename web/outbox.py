@@ -6,7 +6,6 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 
 from gevent import monkey
 
@@ -31,18 +30,16 @@ def text_frame(payload: bytes) -> bytes:
 
 
 class Outbox:
-    """Stands in for a socket where the WebSocket library and the hub both write, from any thread.
+    """Writes to one socket, from any thread, what the hub and the WebSocket protocol have to say.
 
     What the kernel does not take at once is kept here, in order, and written by a thread that lives only as
-    long as there is something left. Everything but that goes to the socket itself.
+    long as there is something left.
     """
 
-    __slots__ = ("__weakref__", "_draining", "_ended", "_lock", "_pending", "_raw", "_sock", "_stopped", "_waiter")
+    __slots__ = ("__weakref__", "_draining", "_ended", "_lock", "_pending", "_sock", "_stopped", "_waiter")
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        # gevent wraps the socket; its own `send` would wait, and then write part of a frame.
-        self._raw: socket.socket = getattr(sock, "_sock", sock)
         # A plain lock, also under gevent, whose own costs as much as the rest of a write. So nothing that could let
         # another greenlet go on may be done while it is held: no waiting, no starting of threads, no logging.
         self._lock = _plain_lock()
@@ -52,17 +49,8 @@ class Outbox:
         self._stopped = False
         self._ended = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    def recv(self, size: int) -> bytes:
-        """Read, after all others had a turn: who never stops sending must not be the only one that is served."""
-        time.sleep(0)
-        received: bytes = self._sock.recv(size)
-        return received
-
-    def send(self, data: bytes) -> int:
-        """Take these bytes whatever is pending: for the library's own small frames. Raises OSError when ended."""
+    def send(self, data: bytes) -> None:
+        """Take these bytes whatever is pending: for the protocol's own small frames. Raises OSError when ended."""
         with self._lock:
             if self._ended:
                 raise BrokenPipeError
@@ -71,7 +59,6 @@ class Outbox:
             left = self._write(data)
         if left:
             self._start_draining()
-        return len(data)
 
     def offer(self, frame: bytes, most: int = PENDING_BYTES) -> bool:
         """Write a frame now or keep it for later; False, and nothing taken, when too much is pending.
@@ -96,7 +83,7 @@ class Outbox:
         return not self._pending
 
     def stop_frames(self) -> None:
-        """Offer nothing after this: the library is about to close, and its Close frame must be the last."""
+        """Take no more frames: the socket is about to be closed, and the Close frame must be the last."""
         with self._lock:
             self._stopped = True
 
@@ -142,7 +129,7 @@ class Outbox:
 
     def _send_now(self, data: bytes | memoryview) -> int:
         try:
-            return self._raw.send(data, socket.MSG_DONTWAIT)
+            return self._sock.send(data, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -171,9 +158,9 @@ class Outbox:
 
     def _wait_writable(self) -> None:
         poll = select.poll()
-        poll.register(self._raw.fileno(), select.POLLOUT)
+        poll.register(self._sock.fileno(), select.POLLOUT)
         poll.poll(_PULSE_SECONDS * 1000)
 
     def _hang_up(self) -> None:
         with suppress(OSError):  # the other side was quicker
-            self._raw.shutdown(socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)

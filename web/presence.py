@@ -18,6 +18,7 @@ class Presence:
     """Counts this process's sockets together with those of the others."""
 
     def __init__(self, redis: Client, limit: int) -> None:
+        self._redis = redis
         self._script = redis.register_script(_LUA)
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._limit = limit
@@ -40,9 +41,24 @@ class Presence:
             self.total = max(0, self.total - 1)
 
     def beat(self) -> None:
-        """Tell the others how many there are here. Raises StoreAway."""
+        """Tell the others how many there are here, and that events are relayed to them. Raises StoreAway."""
         with self._lock:
             _, self.total = self._tell(self._mine, 0)
+
+    def part(self) -> None:
+        """This process relays no more. Raises StoreAway."""
+        with store_errors():
+            self._redis.hdel(keys.VIEWERS, self._name)
+
+    def look(self) -> tuple[int, bool]:
+        """How many sockets there are in all, and whether any process relays events. Raises StoreAway."""
+        with store_errors():
+            told = self._redis.hvals(keys.VIEWERS)
+        now, total, relayed = time.time(), 0, False
+        for count, at in (map(int, entry.split()) for entry in told):
+            total += count if at > now - _STALE_SECONDS else 0
+            relayed |= at > now - 2 * BEAT_SECONDS
+        return total, relayed
 
     def _tell(self, count: int, limit: int) -> tuple[bool, int]:
         with store_errors():

@@ -155,7 +155,8 @@ def watch(hub: Hub) -> Iterator[Watch]:
     yield begin
     for watcher in made:
         hub.remove(watcher.viewer)
-        watcher.viewer.outbox.close()
+        watcher.viewer.outbox.end()
+        watcher.viewer.outbox._sock.close()
         watcher.reading.set()
     for thread in threads:
         thread.join(10)
@@ -421,7 +422,7 @@ def test_a_viewer_whose_client_is_gone_disturbs_nobody(talk: Talk, watch: Watch,
     run_id = talk.begin()
     gone, other = watch(run_id), watch(run_id)
     eventually(lambda: gone.ids(run_id) == other.ids(run_id) == [1])
-    gone.viewer.outbox.shutdown(socket.SHUT_RDWR)
+    gone.viewer.outbox._sock.shutdown(socket.SHUT_RDWR)
     for _ in range(5):
         talk.say("one")
     eventually(lambda: other.ids(run_id) == [1, 2, 3, 4, 5, 6])

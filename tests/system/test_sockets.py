@@ -1,8 +1,13 @@
 """Sockets of the real service: each event once and in order, whoever comes and goes."""
 
+import os
 import random
+import signal
+import socket as sockets
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -154,6 +159,78 @@ def test_what_a_socket_does_not_want_to_hear(service: Any) -> None:
     socket.ping()
     socket.close()
     assert service.get("/healthz").status_code == 200
+
+
+def holders(service: Any, opened: WebSocket) -> list[int]:
+    """Pids of the service's processes that have the other end of a socket open."""
+    assert opened.sock is not None
+    port = opened.sock.getsockname()[1]
+    # Columns of proc(5): our address, the other, …, the inode.
+    entries = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {entry[9] for entry in entries if entry[2].endswith(f":{port:04X}")}
+    found = []
+    for pid in service.children("gunicorn"):
+        for name in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if str(name.readlink()) in {f"socket:[{inode}]" for inode in inodes}:
+                    found.append(pid)
+    return found
+
+
+def test_requests_wait_for_no_socket(service: Any) -> None:
+    """Sockets live in processes of their own: while those stand still, requests are answered, and nothing is lost."""
+    opened = [connect(service) for _ in range(30)]
+    for socket in opened:
+        frame(socket)
+    holding = {pid for socket in opened for pid in holders(service, socket)}
+    assert 0 < len(holding) < len(service.children("gunicorn")) - 1
+    for pid in holding:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for path in ("/healthz", "/api/v1/pipeline/status"):
+            assert service.get(path).status_code == 200
+        run_id = service.submit("hello", parameters={"fast": True})
+        service.ended(run_id)
+    finally:
+        for pid in holding:
+            os.kill(pid, signal.SIGCONT)
+    last = service.events(run_id)[-1]["id"]
+    for socket in opened:
+        ids: list[int] = []
+        while len(ids) < last:
+            event = frame(socket)
+            ids += [event["id"]] if event["run_id"] == run_id and event["id"] is not None else []
+        assert ids == list(range(1, last + 1))
+        socket.close()
+
+
+@pytest.mark.parametrize("way", ["in pieces", "after another request"])
+def test_a_handshake_may_come_in_any_way(service: Any, way: str) -> None:
+    """Also where its first bytes do not tell what it is."""
+    handshake = (
+        "GET /api/v1/pipeline/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with sockets.create_connection(("127.0.0.1", service.port), timeout=20) as wire:
+        read = wire.makefile("rb")
+        if way == "in pieces":
+            for letter in handshake:
+                wire.sendall(letter.encode())
+                time.sleep(0.001)
+        else:
+            wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            length = 0
+            while line := read.readline().strip():
+                length = int(line.split()[1]) if line.lower().startswith(b"content-length:") else length
+            assert b"alive" in read.read(length)
+            wire.sendall(handshake.encode())
+        assert b"101" in read.readline()
+        while read.readline().strip():
+            pass
+        first, size = read.read(2)
+        assert first == 0x81
+        size = int.from_bytes(read.read(2)) if size == 126 else size
+        assert orjson.loads(read.read(size))["type"] == "status"
 
 
 def test_a_hundred_at_once_lose_nothing(service: Any) -> None:

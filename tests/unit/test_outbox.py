@@ -149,7 +149,7 @@ class Held(Outbox):
 
 def test_nothing_overtakes_what_is_pending(pair: Pair) -> None:
     """When the client reads again, a new frame still goes behind those that wait for their thread."""
-    held = pair.outbox = Held(pair.outbox._raw)
+    held = pair.outbox = Held(pair.outbox._sock)
     frames = fill(pair, b"%d " + b"x" * 3000)
     pair.client.setblocking(False)
     with suppress(BlockingIOError):
@@ -212,15 +212,8 @@ def test_a_closed_socket_ends_the_writer(pair: Pair, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(threading, "excepthook", raised.append)
     fill(pair, b"%d " + b"x" * 3000)
     (writer,) = [thread for thread in threading.enumerate() if thread.name == "outbox"]
-    pair.outbox.close()
+    pair.outbox._sock.close()
     pair.client.recv(65_536)
     writer.join(10)
     assert not writer.is_alive()
     assert raised == []
-
-
-def test_all_else_is_the_socket_s(pair: Pair) -> None:
-    """The outbox stands in for a socket: what it does not know it asks of it."""
-    assert pair.outbox.fileno() > 0
-    pair.client.send(b"hello")
-    assert pair.outbox.recv(10) == b"hello"

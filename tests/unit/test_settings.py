@@ -18,6 +18,7 @@ BAD = [
     ("PORT", "65536"),
     ("PORT", "http"),
     ("WEB_PROCESSES", "0"),
+    ("SOCKET_PROCESSES", "-1"),
     ("FLOWER_PORT", "-1"),
     ("FLOWER_URL", "flower"),
     ("AUTH_TOKENS", "short"),

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=int, default=10, help="how long frames are sent")
     parser.add_argument("--servers", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="which to compare")
     parser.add_argument("--rounds", type=int, default=3, help="trials of each server, taken in turns")
-    parser.add_argument("--processes", type=int, default=2, help="WEB_PROCESSES of this service")
+    parser.add_argument("--processes", type=int, default=2, help="SOCKET_PROCESSES of this service")
     parser.add_argument("--json", type=Path, help="a file for the figures of every trial")
     return parser
 

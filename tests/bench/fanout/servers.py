@@ -53,7 +53,7 @@ def _ours(_say: Say) -> Server:
             "REDIS_URL": stage.redis_url,
             "PORT": str(stage.port),
             "DATA_DIR": str(stage.directory),
-            "WEB_PROCESSES": str(stage.processes),
+            "SOCKET_PROCESSES": str(stage.processes),
             "MAX_WEBSOCKET_CONNECTIONS": str(stage.sockets + _SPARE_SOCKETS),
         }
         command = [*_PYTHON, "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"]

@@ -1,0 +1,223 @@
+"""A connection after its handshake: what its client says is heard, tolerated or refused, and its end is told once."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+from simple_websocket import Server
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import Connection as Protocol
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Request, TextMessage
+
+from web import connection as connection_module
+from web.connection import OPTIONS, Connection, taken_over
+from web.outbox import text_frame
+
+
+class Client:
+    """The other side of a socket, which answers only when it is told to. The loop of our side turns while it waits."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        self.wire = wire
+        self._protocol = Protocol(ConnectionType.CLIENT)
+        wire.setblocking(False)
+
+    def next(self) -> Event | None:
+        """The next event that comes, None when the other side hangs up."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for event in self._protocol.events():
+                return event
+            gevent.sleep(0.001)
+            try:
+                data = self.wire.recv(4096)
+            except BlockingIOError:
+                continue
+            if not data:
+                return None
+            self._protocol.receive_data(data)
+        pytest.fail("nothing comes")
+
+    def say(self, event: Event) -> None:
+        """Send something."""
+        self.wire.sendall(self._protocol.send(event))
+
+
+Pair = tuple[Connection, Client]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A connection and its client."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, Protocol(ConnectionType.SERVER))
+    yield connection, Client(theirs)
+    theirs.close()
+    soon(lambda: ours.fileno() < 0)
+
+
+def soon(true: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        gevent.sleep(0.001)
+
+
+def closed(client: Client) -> tuple[int, str | None]:
+    """The code and the reason of the next event, after which nothing comes."""
+    event = client.next()
+    assert isinstance(event, CloseConnection)
+    assert client.next() is None
+    return event.code, event.reason
+
+
+def test_who_answers_pings_stays(pair: Pair) -> None:
+    """Each ping is answered before the next."""
+    connection, client = pair
+    for _ in range(3):
+        connection.ping()
+        ping = client.next()
+        assert isinstance(ping, Ping)
+        client.say(ping.response())
+        gevent.sleep(0.05)
+
+
+def test_who_does_not_answer_a_ping_is_closed(pair: Pair) -> None:
+    """At the second ping, with a reason."""
+    connection, client = pair
+    connection.ping()
+    connection.ping()
+    assert isinstance(client.next(), Ping)
+    assert closed(client) == (1008, "No answer to a ping.")
+
+
+def test_a_ping_is_answered(pair: Pair) -> None:
+    """With what it brought."""
+    _, client = pair
+    client.say(Ping(b"abc"))
+    answer = client.next()
+    assert answer is not None
+    assert (type(answer).__name__, getattr(answer, "payload", None)) == ("Pong", b"abc")
+
+
+def test_a_client_may_close(pair: Pair) -> None:
+    """Its goodbye is answered, after what was offered before; whoever waits for the end is told, once."""
+    connection, client = pair
+    told: list[int] = []
+    connection.at_end(lambda: told.append(1))
+    connection.outbox.offer(text_frame(b"first"))
+    client.say(CloseConnection(1000, "bye"))
+    assert isinstance(client.next(), TextMessage)
+    assert closed(client) == (1000, "bye")
+    connection.close(1011, "too late")
+    soon(lambda: told == [1])
+    connection.at_end(lambda: told.append(2))
+    assert told == [1, 2]
+    with pytest.raises(OSError, match=r".*"):
+        connection.outbox.offer(text_frame(b"late"))
+
+
+def test_a_client_may_vanish(pair: Pair) -> None:
+    """Without a goodbye, that is the end too."""
+    connection, client = pair
+    told: list[int] = []
+    connection.at_end(lambda: told.append(1))
+    client.wire.close()
+    soon(lambda: told == [1])
+
+
+def test_a_goodbye_comes_after_all_that_waits(pair: Pair) -> None:
+    """A client that reads late gets each frame that was taken, and the reason after them, though it says nothing."""
+    connection, client = pair
+    count = 0
+    while connection.outbox.offer(text_frame(b"x" * 10_000)):
+        count += 1
+    connection.close(1013, "too slow")
+    read = bytearray()
+
+    def read_all() -> None:
+        client.wire.setblocking(True)
+        while data := client.wire.recv(65_536):
+            read.extend(data)
+
+    reader = threading.Thread(target=read_all)
+    reader.start()
+    soon(lambda: not reader.is_alive())
+    goodbye = Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow"))
+    assert bytes(read) == text_frame(b"x" * 10_000) * count + goodbye
+
+
+def test_a_little_talk_is_tolerated(pair: Pair) -> None:
+    """Nobody listens, but a few messages do no harm; in parts neither."""
+    connection, client = pair
+    for _ in range(50):
+        client.say(TextMessage("hello"))
+    client.say(TextMessage("hel", message_finished=False))
+    client.say(TextMessage("lo"))
+    gevent.sleep(0.05)
+    connection.outbox.offer(text_frame(b"still here"))
+    assert isinstance(client.next(), TextMessage)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ([BytesMessage(b"\x00")], 1003),
+        ([TextMessage("x" * 5000)], 1009),
+        ([TextMessage("x" * 3000, message_finished=False), TextMessage("x" * 3000)], 1009),
+        ([TextMessage("x")] * 121, 1008),
+    ],
+    ids=["binary", "large", "large in parts", "many"],
+)
+def test_more_than_a_little_talk_is_refused(pair: Pair, said: list[Event], code: int) -> None:
+    """With the code of RFC 6455 for it."""
+    _, client = pair
+    for event in said:
+        client.say(event)
+    assert closed(client)[0] == code
+
+
+@pytest.mark.parametrize("sent", [b"\xff\xff\xff\xff", b"\x81\x05hello", b"\x89\xff", b"\x81\x82\0\0\0\0\xff\xff"])
+def test_what_is_no_frame_is_refused(pair: Pair, sent: bytes) -> None:
+    """With a Close frame that says why, and an end."""
+    _, client = pair
+    client.wire.sendall(sent)
+    assert closed(client)[0] in (1002, 1007)
+
+
+def test_a_mistake_of_ours_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is asked to come again, and the socket does not stay half alive."""
+    connection, client = pair
+
+    def stumble(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Connection, "_take", stumble)
+    client.say(TextMessage("x"))
+    assert closed(client) == (1011, connection_module.FAILED)
+    assert connection.outbox.idle
+
+
+def test_it_is_taken_over_from_the_library() -> None:
+    """What did the handshake starts no thread, and leaves the socket open when it would close it."""
+    ours, theirs = socket.socketpair()
+    speaker = WSConnection(ConnectionType.CLIENT)
+    greeting = speaker.send(Request(host="here", target="/")).decode()
+    fields = dict(line.split(": ", 1) for line in greeting.splitlines()[1:] if line)
+    headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in fields.items()}
+    before = threading.active_count()
+    server = Server.accept({**headers, "werkzeug.socket": ours}, thread_class=OPTIONS["thread_class"])
+    connection = taken_over(server)
+    assert not server.connected
+    assert threading.active_count() == before
+    assert ours.fileno() < 0
+    speaker.receive_data(theirs.recv(4096))
+    assert [type(event) for event in speaker.events()] == [AcceptConnection]
+    connection.outbox.offer(text_frame(b"hello"))
+    assert theirs.recv(100) == text_frame(b"hello")
+    theirs.close()
+    soon(lambda: connection.outbox.idle and connection._ended)

@@ -1,0 +1,190 @@
+"""One WebSocket after its handshake: hears what its client says, pings it, and closes it.
+
+Ten thousand of them wait for almost nothing, so none has a thread: the event loop starts one when the client
+says something, for as long as that takes.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import gevent
+from gevent import monkey
+from simple_websocket import Server
+from wsproto.connection import Connection as Protocol
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
+
+from web.outbox import Outbox, Stalled
+
+FAILED = "The server made a mistake. Connect again with since=<last id>."
+# What a client may say is little: nobody listens, so anything large or frequent is a mistake or worse.
+_MOST_BYTES = 4_096
+_MESSAGES_A_MINUTE = 120
+_READ_BYTES = 4_096
+_PING = b"\x89\x00"  # RFC 6455, section 5.5.2
+# gevent's own would wait, and keeps two watchers.
+_PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
+_log = logging.getLogger(__name__)
+
+
+class Connection:
+    """A socket that is open until its client or `close` ends it; what comes in between goes to its `outbox`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_allowance",
+        "_answered",
+        "_at_end",
+        "_closing",
+        "_ended",
+        "_heard_at",
+        "_protocol",
+        "_size",
+        "_sock",
+        "_watcher",
+        "outbox",
+    )
+
+    def __init__(self, sock: socket.socket, protocol: Protocol) -> None:
+        sock.setblocking(False)
+        self.outbox = Outbox(sock)
+        self._sock = sock
+        self._protocol = protocol
+        self._answered = True
+        self._closing = self._ended = False
+        self._size = 0
+        self._allowance, self._heard_at = float(_MESSAGES_A_MINUTE), time.monotonic()
+        self._at_end: list[Callable[[], None]] = []
+        self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
+        self._watcher.start(self._readable)
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have this called when the socket is closed, in a thread that may wait; at once when it is closed already."""
+        if self._ended:
+            call()
+        else:
+            self._at_end.append(call)
+
+    def ping(self) -> None:
+        """Ask the client for a sign of life; one that gave none since it was last asked is closed."""
+        if not self.outbox.idle:  # it would wait behind all that; one that reads nothing at all is found otherwise
+            return
+        if not self._answered:
+            self.close(CloseReason.POLICY_VIOLATION, "No answer to a ping.")
+            return
+        self._answered = False
+        with suppress(OSError):  # it is closed
+            self.outbox.send(_PING)
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye, after all that was offered before; again: no change. Returns at once."""
+        self.outbox.stop_frames()
+        with suppress(LocalProtocolError, OSError):  # it is closing, or closed
+            self.outbox.send(self._protocol.send(CloseConnection(code, reason)))
+            self._closing = True
+            # What the client says from now on is not wanted, and its silence not waited for.
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def _readable(self) -> None:
+        """Called by the event loop itself, where nothing may wait."""
+        self._watcher.stop()
+        gevent.spawn(self._hear)
+
+    def _hear(self) -> None:
+        try:
+            goes_on = self._read()
+        except OSError:  # the client is gone
+            goes_on = False
+        except Exception:  # after the handshake no HTTP answer can be given, so the socket must say it
+            _log.exception("A socket failed.", extra={"action": "socket.failed"})
+            self.close(CloseReason.INTERNAL_ERROR, FAILED)
+            goes_on = False
+        if goes_on:
+            self._watcher.start(self._readable)
+        else:
+            self._end()
+
+    def _read(self) -> bool:
+        """Take in what has come; returns whether more may. Raises OSError."""
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return True
+        if not data:
+            return False
+        with suppress(LocalProtocolError):  # it came after a goodbye
+            self._protocol.receive_data(data)
+            return all(self._take(event) for event in self._protocol.events())
+        return False
+
+    def _take(self, event: Event) -> bool:
+        match event:
+            case Ping():
+                self.outbox.send(self._protocol.send(event.response()))
+            case Pong():
+                self._answered = True
+            case CloseConnection():
+                self.outbox.stop_frames()
+                self.outbox.send(self._protocol.send(event.response()))
+                self._closing = True
+                return False
+            case BytesMessage():
+                self.close(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
+            case TextMessage():
+                self._take_text(event)
+        return True
+
+    def _take_text(self, part: TextMessage) -> None:
+        """What the client says is not wanted, but a little is tolerated."""
+        self._size += len(part.data)
+        if self._size > _MOST_BYTES:
+            self.close(CloseReason.MESSAGE_TOO_BIG, "Message is too big; this socket listens to none.")
+        if part.message_finished:
+            self._size = 0
+            now = time.monotonic()
+            earned = (now - self._heard_at) * _MESSAGES_A_MINUTE / 60
+            self._allowance, self._heard_at = min(_MESSAGES_A_MINUTE, self._allowance + earned) - 1, now
+            if self._allowance < 0:
+                self.close(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
+
+    def _end(self) -> None:
+        if self._closing:  # the goodbye, and what was offered before it, is still on its way to a slow reader
+            with suppress(Stalled):
+                self.outbox.flush()
+        self.outbox.end()
+        self._watcher.close()
+        self._sock.close()
+        self._ended = True
+        for call in self._at_end:
+            call()
+        self._at_end.clear()
+
+
+class _NoThread:
+    """What simple-websocket reads a socket in: nothing, since `taken_over` sockets are read here."""
+
+    def __init__(self, target: Callable[[], None]) -> None:  # noqa: ARG002 - the library names it
+        self.name = ""
+
+    def start(self) -> None:
+        """Do nothing."""
+
+
+OPTIONS = {"thread_class": _NoThread}
+"""What flask-sock's sockets must be made with to be taken over."""
+
+
+def taken_over(ws: Server) -> Connection:
+    """The connection of a socket whose handshake is done; who did that has nothing more to do with it.
+
+    simple-websocket keeps a parser, two threads and all of the request for each socket, five times what is left here.
+    """
+    protocol, sock = ws.ws.connection, ws.sock
+    if protocol is None or sock is None:
+        raise ValueError("The handshake is not done.")
+    ws.connected = False  # flask-sock closes it otherwise, when the request is done
+    return Connection(_PlainSocket(fileno=sock.detach()), protocol)

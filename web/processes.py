@@ -1,0 +1,121 @@
+"""The processes of the web server: some answer requests, the others hold the sockets that are open.
+
+All clients come to one port. A process that answers requests looks at the first bytes of each connection, and
+hands one that asks for the stream, unread, to the others: through a queue in the kernel that those take from
+when they have time. So no request waits for ten thousand sockets to be written to.
+"""
+
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
+
+from web.hub import Hub
+from web.status import stream_url
+
+_REQUEST = f"GET {stream_url(None)}".encode()
+_FIRST_BYTES_SECONDS = 5.0
+_CLOSING_SECONDS = 8.0
+_BYTE = b"\0"  # nothing can be sent with a message that is empty
+
+
+class Handover:
+    """A queue of connections, made before the processes are, for all of them."""
+
+    def __init__(self) -> None:
+        self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    @property
+    def giving(self) -> socket.socket:
+        """The end where connections go in, for one process."""
+        return self._ends[0].dup()
+
+    @property
+    def taking(self) -> socket.socket:
+        """The end where they come out, for one process."""
+        return self._ends[1].dup()
+
+
+class _Arrivals(StreamServer):
+    """Serves connections that come out of a queue, one at a time, so that whoever has least to do takes most."""
+
+    max_accept = 1
+
+    def do_read(self) -> tuple[socket.socket, Any] | None:  # type: ignore[override]  # None: there is nothing
+        try:
+            _, found, _, _ = socket.recv_fds(self.socket, len(_BYTE), 1)
+        except BlockingIOError:  # another process was quicker
+            return None
+        for number in found:
+            client = socket.socket(fileno=number)
+            with suppress(OSError):  # it has gone meanwhile
+                return client, client.getpeername()
+            client.close()
+        return None
+
+
+class WebWorker(GeventWorker):  # type: ignore[misc]
+    """One process of either kind.
+
+    `holds_sockets` is set before it is forked; without a `handover` all processes hold the sockets they get.
+    """
+
+    holds_sockets = False
+    handover: Handover | None = None
+    _giving: socket.socket | None = None
+
+    def run(self) -> None:
+        """Serve until told to stop, and then until all open sockets are closed, or for some seconds."""
+        if self.handover is None:
+            super().run()
+        elif self.holds_sockets:
+            self._run_arrivals(self.handover)
+        else:
+            self._giving = self.handover.giving
+            super().run()
+        self._wait_for_sockets()
+
+    def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
+        """Serve one connection, or hand it over."""
+        if self._giving is not None and _asks_for_stream(client):
+            with client:
+                socket.send_fds(self._giving, [_BYTE], [client.fileno()])
+        else:
+            super().handle(listener, client, address)
+
+    def _run_arrivals(self, handover: Handover) -> None:
+        taking = handover.taking
+        taking.setblocking(False)
+        # The listener only says where all this is served.
+        handle = partial(self.handle, self.sockets[0])
+        server = _Arrivals(taking, handle=handle, spawn=Pool(self.worker_connections))
+        server.start()
+        while self.alive:
+            self.notify()
+            gevent.sleep(1.0)
+        server.close()
+
+    def _wait_for_sockets(self) -> None:
+        hub: Hub = self.wsgi.extensions["hub"]
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        while not hub.finished and time.monotonic() < deadline:
+            gevent.sleep(0.05)
+
+
+def _asks_for_stream(client: socket.socket) -> bool:
+    """Whether the first bytes that come are those of a request for the stream; they stay where they are.
+
+    A client that sends less than that at once is served where it is, as is one that asks later on a connection.
+    """
+    with suppress(OSError):
+        first = gevent.with_timeout(
+            _FIRST_BYTES_SECONDS, client.recv, len(_REQUEST), socket.MSG_PEEK, timeout_value=b""
+        )
+        return bool(first == _REQUEST)
+    return False

@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
 import re
-from collections.abc import Mapping
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +143,83 @@ def test_the_script_is_left_as_it_is(run: Run, settings: Settings) -> None:
     made = container(manifest.order(run, settings))
     variables = {item["name"]: "wrong" for item in made["env"]}
     assert [expanded(word, variables) for word in made["command"]] == made["command"]
+
+
+class Head:
+    """The container's own script, at work on this machine with something else in Nextflow's place."""
+
+    def __init__(self, directory: Path, script: Sequence[str], program: str) -> None:
+        self.directory = directory
+        files = directory / "files"
+        files.mkdir()
+        (files / "defaults.config").write_text("process.container = 'x'\n")
+        named = ("NXF_HOME", "HOME", "RUN_DIRECTORY", "LAUNCH_DIRECTORY")
+        places = {name: str(directory / name.lower()) for name in named}
+        self.environment = {"PATH": os.environ["PATH"], "TMPDIR": str(directory), "RUN_FILES": str(files), **places}
+        self.command = [*script, "sh", "-c", program]
+        self.log = directory / "run_directory" / "log"
+
+    def start(self) -> subprocess.Popen[str]:
+        """Begin."""
+        return subprocess.Popen(
+            self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+
+@pytest.fixture(params=["/bin/sh", "/bin/bash"])  # what images have for /bin/sh
+def head(run: Run, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Head]:
+    """Makes one for a shell's program."""
+    made = container(manifest.order(run, settings))
+    assert made["command"][0] == "/bin/sh"
+    return lambda program: Head(tmp_path, [request.param, *made["command"][1:]], program)
+
+
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_the_console_is_kept_on_the_claim(head: Callable[[str], Head], code: int) -> None:
+    """All that is said comes out in order, stands in the run's directory for good, and the exit code is Nextflow's."""
+    script = head(f"for n in $(seq 5000); do echo line $n; done; echo error >&2; printf 'no newline'; exit {code}")
+    process = script.start()
+    said, _ = process.communicate(timeout=30)
+    assert said.splitlines() == [*(f"line {number}" for number in range(1, 5001)), "error", "no newline"]
+    assert script.log.read_text() == said
+    assert process.returncode == code
+
+
+def test_the_signal_that_ends_the_pod_reaches_nextflow(head: Callable[[str], Head]) -> None:
+    """It may take its time, as it does to delete its tasks' pods; a second signal changes nothing."""
+    stop = "trap : TERM; echo stopping; sleep 0.5; echo stopped; exit 7"
+    script = head(f"trap '{stop}' TERM; echo begun; while :; do sleep 0.05; done")
+    process = script.start()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "stopping\n"
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert said == "stopped\n"
+    assert process.returncode == 7
+
+
+def test_what_a_pipeline_leaves_behind_holds_up_no_end(head: Callable[[str], Head]) -> None:
+    """A process that keeps the console open does not keep the run from ending, nor a line from being read."""
+    script = head("sleep 60 & echo $!; echo last; exit 3")
+    process = script.start()
+    said, _ = process.communicate(timeout=30)
+    left, last = said.split()
+    os.kill(int(left), signal.SIGKILL)
+    assert (last, process.returncode) == ("last", 3)
+
+
+def test_a_full_claim_loses_no_line_of_the_container_s_log(head: Callable[[str], Head]) -> None:
+    """It is told that the claim does not take it; the rest goes on."""
+    script = head("echo one; sleep 0.1; echo two")
+    script.log.parent.mkdir()
+    script.log.symlink_to("/dev/full")
+    process = script.start()
+    said, _ = process.communicate(timeout=30)
+    assert [line for line in said.splitlines() if not line.startswith("tee: ")] == ["one", "two"]
+    assert "No space left on device" in said
+    assert process.returncode == 0
 
 
 def test_what_is_secret_stands_in_the_secret_alone(run: Run, settings: Settings) -> None:

@@ -31,15 +31,29 @@ _FILES = PurePosixPath("/etc/nextflow-run")
 _MOST_BYTES = 700_000
 _HEAP_SHARE = 0.6
 
-# The shell makes directories as the run's own user, which a volume's `subPath` would not, and then becomes
-# Nextflow, so that the signal that ends the pod reaches it.
+# The shell makes directories as the run's own user, which a volume's `subPath` would not. Then all that Nextflow says
+# goes to the container's log and, for good, to the claim. The signal that ends the pod reaches the shell, which hands
+# it on. What a pipeline leaves behind may hold the pipe open for ever, so its end is not waited for without end.
 _SCRIPT = """\
 trap 'exit 143' TERM
 mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
 cp -f "$RUN_FILES/defaults.config" "$NXF_HOME/config"
 cd "$LAUNCH_DIRECTORY"
 if [ -d "$RUN_FILES/pipeline" ]; then rm -rf pipeline; cp -rL "$RUN_FILES/pipeline" pipeline; fi
-exec "$@"
+console=$(mktemp -u)
+mkfifo "$console"
+tee -a "$RUN_DIRECTORY/log" < "$console" &
+keeper=$!
+head=
+trap 'stopped=yes; [ -z "$head" ] || kill -TERM "$head"' TERM
+"$@" > "$console" 2>&1 &
+head=$!
+[ -z "${stopped:-}" ] || kill -TERM "$head"
+code=0
+while wait "$head" || code=$?; kill -0 "$head" 2> /dev/null; do code=0; done
+(sleep 5; kill "$keeper") > /dev/null 2>&1 &
+wait "$keeper" 2> /dev/null || true
+exit "$code"
 """
 
 

@@ -24,7 +24,7 @@ class EventType(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one a line, and it would take twice as long to make
 class LogLine:
     """One line that the run printed; `line` counts from 1 within the run, `timestamp` is when it was written."""
 

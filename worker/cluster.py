@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from shared.runs import Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there is one a line, and it would take twice as long to make
 class Record:
     """One line as the run wrote it: when (RFC 3339), on which stream, and the text without its newline.
 

@@ -47,7 +47,7 @@ class LocalCluster:
                 records = tail.read()
                 yield Chunk(records, {"offset": tail.offset}, started=True)
                 if records:
-                    time.sleep(_GATHER_SECONDS)
+                    time.sleep(0 if tail.more else _GATHER_SECONDS)
                 elif ended:
                     yield Chunk(tail.read(last=True), {"offset": tail.offset}, started=True)
                     return
@@ -160,6 +160,8 @@ class _Tail:
 
     def __init__(self, directory: Path, offset: int) -> None:
         self.offset = offset
+        self.more = False
+        """Whether there was more than one look takes in."""
         self._directory = directory
         self._log: int | None = None
         # Read and write, so that the FIFO has no end when the writer goes.
@@ -185,6 +187,7 @@ class _Tail:
                 return []
         data = os.pread(self._log, READ_BYTES, self.offset)
         records, used = parse_records(data, last=last)
+        self.more = len(data) == READ_BYTES
         self.offset += used
         return records
 

@@ -48,6 +48,7 @@ class Scribe:
 
     def __init__(self, run: Run, left: Place) -> None:
         self._run = run
+        self._pod = run.job_name
         self._batch = left.batch
         state = left.place.get("scribe", {})
         self._memory = Memory(**state.get("memory", {}))
@@ -104,17 +105,23 @@ class Scribe:
                 return
             case Trace():
                 line = meaning.before
-        changed = self.progress.fold(meaning, record.timestamp)
-        if changed is not None:
+        if isinstance(meaning, Text):
+            self._mind_words(line)
+        elif (changed := self.progress.fold(meaning, record.timestamp)) is not None:
             self._tasks[changed[0]] = changed[1]
-        if isinstance(meaning, Text) and line.strip() and not line.startswith(_GREETINGS):
-            self._memory.last_words = [*self._memory.last_words[1 - _LAST_WORDS :], line[:_WORDS_LENGTH]]
         if line or not isinstance(meaning, Trace):
             self._log(record, line)
 
+    def _mind_words(self, line: str) -> None:
+        words = self._memory.last_words
+        if line.strip() and not line.startswith(_GREETINGS):
+            words.append(line[:_WORDS_LENGTH])
+            if len(words) > _LAST_WORDS:
+                del words[0]
+
     def _log(self, record: Record, line: str) -> None:
         self._memory.line += 1
-        pod, container = record.pod or self._run.job_name, record.container or CONTAINER
+        pod, container = record.pod or self._pod, record.container or CONTAINER
         self._lines.append(LogLine(record.timestamp, line, pod, container, record.stream, self._memory.line))
         if len(self._lines) == LINES_PER_EVENT:
             self._flush_lines()

@@ -37,27 +37,22 @@ class LineSplitter:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The records that these bytes complete, stamped with the present."""
+        head = _stamp().encode() + self._head
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            yield from self._line(line)
+            while len(line) > PART_BYTES:
+                yield head + b"P " + line[:PART_BYTES] + b"\n"
+                line = line[PART_BYTES:]
+            yield head + b"F " + line + b"\n"
         while len(self._rest) >= PART_BYTES:
-            yield self._record(b"P", self._rest[:PART_BYTES])
+            yield head + b"P " + self._rest[:PART_BYTES] + b"\n"
             self._rest = self._rest[PART_BYTES:]
 
     def end(self) -> Iterator[bytes]:
         """The last line, if the stream ended without a newline."""
         if self._rest:
-            yield self._record(b"F", self._rest)
+            yield _stamp().encode() + self._head + b"F " + self._rest + b"\n"
             self._rest = b""
-
-    def _line(self, line: bytes) -> Iterator[bytes]:
-        while len(line) > PART_BYTES:
-            yield self._record(b"P", line[:PART_BYTES])
-            line = line[PART_BYTES:]
-        yield self._record(b"F", line)
-
-    def _record(self, kind: bytes, text: bytes) -> bytes:
-        return _stamp().encode() + self._head + kind + b" " + text + b"\n"
 
 
 class Shim:

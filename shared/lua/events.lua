@@ -18,7 +18,7 @@ local function trim(run_key, events_key, max_cost, max_bytes)
   local done = false
   while not done do
     local gone = {}
-    for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 500)) do
+    for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 50)) do
       done = (cost <= max_cost and bytes <= max_bytes) or entry[1] == newest
       if done then break end
       cost = cost - tonumber(entry[2][2])

@@ -111,7 +111,10 @@ class Outbox:
     def _write(self, data: bytes) -> bool:
         """Write, and keep what is not taken; returns whether somebody must begin to drain."""
         if not self._pending:
-            sent = self._send_now(data)
+            try:
+                sent = self._sock.send(data, socket.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
             if sent == len(data):
                 return False
             data = data[sent:]
@@ -127,12 +130,6 @@ class Outbox:
             self._waiter.set()
             self._waiter = None
 
-    def _send_now(self, data: bytes | memoryview) -> int:
-        try:
-            return self._sock.send(data, socket.MSG_DONTWAIT)
-        except (BlockingIOError, InterruptedError):
-            return 0
-
     def _drain(self) -> None:
         moved_at = time.monotonic()
         while time.monotonic() - moved_at < STALL_SECONDS:
@@ -142,12 +139,13 @@ class Outbox:
                     return
                 try:
                     with memoryview(self._pending) as view:
-                        written = self._send_now(view)
+                        written = self._sock.send(view, socket.MSG_DONTWAIT)
+                except (BlockingIOError, InterruptedError):
+                    continue
                 except OSError:
                     break
-                if written:
-                    moved_at = time.monotonic()
-                    del self._pending[:written]
+                moved_at = time.monotonic()
+                del self._pending[:written]
                 drained = not self._pending
                 self._draining = not drained
             if drained:

@@ -19,13 +19,14 @@ _LONGEST_PAUSE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to start. It has `patience` seconds to end after SIGTERM before it is killed."""
+    """What to start. It has `patience` seconds to end after SIGTERM before it is killed. `files` stay open for it."""
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(repr=False)
     log: Path
     patience: float = 15.0
+    files: Sequence[int] = ()
 
 
 class Child:
@@ -57,6 +58,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=program.files,
                 # A session of its own: Ctrl-C in the terminal reaches only the parent, which stops all in order.
                 start_new_session=True,
                 preexec_fn=end_with_parent,
@@ -70,7 +72,7 @@ class Child:
         now = time.monotonic()
         if self._process is None:
             if now >= self._start_at:
-                self.start()
+                self._start_again(now)
             return
         code = self._process.poll()
         if code is None:
@@ -82,6 +84,16 @@ class Child:
             f"See {self.program.log}"
         )
         self._process = None
+        self._wait_longer(now)
+
+    def _start_again(self, now: float) -> None:
+        try:
+            self.start()
+        except OSError as error:  # no memory or no room for a process just now
+            self._say(f"{self.program.name} cannot start ({error.strerror}); again in {self._pause:.0f} s.")
+            self._wait_longer(now)
+
+    def _wait_longer(self, now: float) -> None:
         self._start_at = now + self._pause
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 

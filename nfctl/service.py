@@ -24,6 +24,7 @@ from shared.settings import Settings
 
 _HEALTHY_SECONDS = 90.0
 _PULSE_SECONDS = 0.2
+_EARLIER_REDIS_SECONDS = 30.0
 
 
 class CannotServe(Exception):
@@ -222,8 +223,28 @@ def _private_redis(data_dir: Path, binary: Path) -> tuple[str, Program]:
         f"bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir {directory}\n"
         'appendonly yes\nappendfsync everysec\nmaxmemory-policy noeviction\nsave ""\ndaemonize no\n'
     )
-    program = Program("redis", [str(binary), str(config)], dict(os.environ), data_dir / "logs" / "redis.log", 30.0)
+    arguments, log = [str(binary), str(config)], data_dir / "logs" / "redis.log"
+    program = Program("redis", arguments, dict(os.environ), log, 30.0, [_lock_for_as_long_as_it_lives(directory)])
     return f"redis://:{password}@127.0.0.1:{port}/0", program
+
+
+def _lock_for_as_long_as_it_lives(directory: Path) -> int:
+    """A lock that Redis inherits: two that write to one file would spoil it. Raises CannotServe.
+
+    One whose parent was killed ends too, but may take a while.
+    """
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _EARLIER_REDIS_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(lock)
+                raise CannotServe(f"An earlier Redis still works in {directory}. End it, and start again.") from None
+            time.sleep(_PULSE_SECONDS)
+        else:
+            return lock
 
 
 def _free_port() -> int:

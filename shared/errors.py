@@ -100,7 +100,14 @@ class StateMoved(ControllerError):
 
 
 class CannotStart(ControllerError):
-    """The run can never start; the message says why and what to do."""
+    """The run can never start; the message says why and what to do.
+
+    `sure` when nothing of it is at work; else an earlier supervisor may have started it, if there was one.
+    """
+
+    def __init__(self, message: str, *, sure: bool = True) -> None:
+        super().__init__(message)
+        self.sure = sure
 
 
 class ClusterAway(ControllerError):

@@ -1,7 +1,8 @@
 """The feed of a run: events are numbered, kept and published in one step, and read back by number."""
 
+import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -17,13 +18,17 @@ TASKS_KEPT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a supervisor has to say at once. `number` grows by one a batch; `place` is where it goes on from."""
+    """What a supervisor has to say at once. `number` grows by one a batch; `place` is where it goes on from.
+
+    `nonce` tells it from any other of the same number.
+    """
 
     number: int
     place: Mapping[str, Any]
     events: Sequence[Event] = ()
     tasks: Sequence[tuple[int, Mapping[str, Any]]] = ()
     progress: Mapping[str, Any] | None = None
+    nonce: bytes = field(default_factory=lambda: secrets.token_bytes(8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Feed:
             self._settings.log_retention_lines,
             self._settings.log_retention_bytes,
             TASKS_KEPT,
+            batch.nonce,
             len(batch.events),
         ]
         for event in batch.events:

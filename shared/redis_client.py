@@ -18,7 +18,8 @@ from shared.errors import StoreAway
 # Not more often, and never with a pause, because the caller knows better how patient to be.
 _RETRY = Retry(NoBackoff(), 1)
 _AWAY = re.compile(
-    r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOAUTH|WRONGPASS|NOPERM|BUSY) "
+    r"(?:^|[ -])(?:OOM|LOADING|MISCONF|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|NOAUTH|WRONGPASS|NOPERM"
+    r"|BUSY) "
     r"|^(?:ERR )?Protocol error: unauthenticated "  # what a long command meets before the password was given
 )
 # redis-py types every reply as one that may have to be awaited; ours never has.

@@ -130,8 +130,8 @@ class Run:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Run":
-        """The run that `to_record` wrote."""
-        values = dict(record)
+        """The run that `to_record` wrote; what a newer version of the service has put into it besides is left out."""
+        values = {name: record[name] for name in cls.__slots__ if name in record}
         for name in ("queued_at", "started_at", "finished_at"):
             values[name] = times.from_text(values[name]) if values[name] else None
         values["status"] = RunStatus(values["status"])

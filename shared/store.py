@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import orjson
@@ -18,9 +18,11 @@ from shared.settings import Settings
 _DAY = 86_400
 _STRAYS_SECONDS = 180
 _PATIENCE = 20
+_TRIMMED_AT_ONCE = 500
 
 WhenBusy = Literal["attach", "queue", "reject"]
 Slot = Literal["keep", "take", "release"]
+Judge = Callable[[RunStatus], tuple[RunStatus, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Store:
                     events.status(starting, run.queued_at, 0).body(),
                     orjson.dumps(run.to_record()),
                     events.status(run, run.queued_at, 0).body(),
-                    int(run.queued_at.timestamp() * 1000),
+                    _milliseconds(run.queued_at),
                     self._settings.queue_limit,
                     fingerprint,
                     _DAY,
@@ -134,12 +136,15 @@ class Store:
                 break
         raise Conflict(run_id)
 
-    def finish(
+    def finish(self, run_id: str, status: RunStatus, *, message: str | None, **how: Any) -> Run:
+        """End a run with a status, whatever it was; see `end`."""
+        return self.end(run_id, lambda _: (status, message), **how)
+
+    def end(
         self,
         run_id: str,
-        status: RunStatus,
+        judge: Judge,
         *,
-        message: str | None,
         exit_code: int | None = None,
         progress: Mapping[str, Any] | None = None,
         fence: int | None = None,
@@ -147,12 +152,14 @@ class Store:
     ) -> Run:
         """End a run: final status, last progress and its one `complete`, and the slot is free. Again: no change.
 
-        `at` is when it ended, if that is not now.
+        `judge` gives the final status and a message for the status that the run has at that moment, whatever it was
+        when somebody looked; what it raises changes nothing. `at` is when the run ended, if that is not now.
         """
 
         def change(run: Run) -> Run | None:
             if run.status.final:
                 return None
+            status, message = judge(run.status)
             # A step that nobody wrote down was taken all the same, if this is how it ended.
             if run.status is RunStatus.STARTING and status is RunStatus.SUCCEEDED:
                 run = run.moved(RunStatus.RUNNING, times.now())
@@ -177,7 +184,7 @@ class Store:
         run = self.get(run_id).run
         if run.status is RunStatus.QUEUED:
             try:
-                ended = self.finish(run_id, RunStatus.CANCELLED, message="Cancelled while it waited in the queue.")
+                ended = self.end(run_id, _never_began)
             except IllegalMove:  # its turn came in between
                 return self.cancel(run_id)
             return ended, ended.status is RunStatus.CANCELLED
@@ -218,9 +225,15 @@ class Store:
 
     def free_slot_of(self, run_id: str) -> None:
         """Free the slot if a run holds it whose record is gone."""
+
+        def free(pipeline: Client) -> None:
+            is_its = pipeline.get(keys.ACTIVE) == run_id.encode() and not pipeline.exists(keys.run(run_id))
+            pipeline.multi()
+            if is_its:
+                pipeline.delete(keys.ACTIVE)
+
         with store_errors():
-            if self.redis.get(keys.ACTIVE) == run_id.encode() and not self.redis.exists(keys.run(run_id)):
-                self.redis.delete(keys.ACTIVE)
+            self.redis.transaction(free, keys.ACTIVE, keys.run(run_id))
 
     def queue(self, most: int = 100) -> list[str]:
         """The waiting runs, the next one first."""
@@ -262,14 +275,20 @@ class Store:
         return found[:limit]
 
     def trim_history(self) -> int:
-        """Drop ended runs beyond the limit and entries whose time is over; returns how many."""
+        """Drop the runs that ended first, beyond the limit, and those whose time is over; returns how many."""
+        over = times.now() - timedelta(minutes=self._settings.run_ttl_minutes)
         with store_errors():
-            total = int(self.redis.zcard(keys.HISTORY))
-            live = int(self.redis.llen(keys.QUEUE)) + int(self.redis.exists(keys.ACTIVE))
-        dropped = 0
-        for offset in range(0, total, 500):
-            dropped += self._trim_page(offset - dropped, total - live - dropped - self._settings.run_history_limit)
-        return dropped
+            beyond = int(self.redis.zcard(keys.ENDED)) - self._settings.run_history_limit
+            old = int(self.redis.zcount(keys.ENDED, "-inf", _milliseconds(over)))
+            most = min(_TRIMMED_AT_ONCE, max(beyond, old))
+            gone = [value.decode() for value in self.redis.zrange(keys.ENDED, 0, most - 1)] if most > 0 else []
+            pipeline = self.redis.pipeline(transaction=False)
+            for run_id in gone:
+                pipeline.delete(keys.run(run_id), keys.events(run_id), keys.tasks(run_id), keys.lease(run_id))
+                pipeline.zrem(keys.HISTORY, run_id)
+                pipeline.zrem(keys.ENDED, run_id)
+            pipeline.execute()
+        return len(gone)
 
     def totals(self) -> dict[str, int]:
         """How many runs have ever ended with each final status."""
@@ -313,6 +332,7 @@ class Store:
                     keys.QUEUE,
                     keys.tasks(after.run_id),
                     keys.TOTALS,
+                    keys.ENDED,
                 ],
                 args=[
                     after.run_id,
@@ -325,6 +345,7 @@ class Store:
                     self._settings.log_retention_lines,
                     self._settings.log_retention_bytes,
                     b"" if progress is None else orjson.dumps(progress),
+                    0 if after.finished_at is None else _milliseconds(after.finished_at),
                     *(event.body() for event in told),
                 ],
             )
@@ -342,7 +363,7 @@ class Store:
             return 0
         with store_errors():
             if isinstance(before, datetime):
-                newer = self.redis.zcount(keys.HISTORY, int(before.timestamp() * 1000), "+inf")
+                newer = self.redis.zcount(keys.HISTORY, _milliseconds(before), "+inf")
                 return int(newer)
             rank = self.redis.zrevrank(keys.HISTORY, before)
         if rank is None:
@@ -358,25 +379,15 @@ class Store:
             records = pipeline.execute()
         return [Run.from_record(orjson.loads(record)) if record else None for record in records]
 
-    def _trim_page(self, offset: int, excess: int) -> int:
-        with store_errors():
-            run_ids = [value.decode() for value in self.redis.zrange(keys.HISTORY, offset, offset + 499)]
-            pipeline = self.redis.pipeline(transaction=False)
-            for run_id in run_ids:
-                pipeline.hget(keys.run(run_id), "status")
-            statuses = pipeline.execute()
-            gone = [run_id for run_id, status in zip(run_ids, statuses, strict=True) if status is None]
-            ended = [
-                run_id
-                for run_id, status in zip(run_ids, statuses, strict=True)
-                if status and RunStatus(status.decode()).final
-            ]
-            gone += ended[: max(0, excess - len(gone))]
-            for run_id in gone:
-                pipeline.zrem(keys.HISTORY, run_id)
-                pipeline.delete(keys.run(run_id), keys.events(run_id), keys.tasks(run_id), keys.lease(run_id))
-            pipeline.execute()
-        return len(gone)
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
+
+
+def _never_began(status: RunStatus) -> tuple[RunStatus, str]:
+    if status is not RunStatus.QUEUED:  # something of it may be at work, and must be ended first
+        raise IllegalMove(status, RunStatus.CANCELLED)
+    return RunStatus.CANCELLED, "Cancelled while it waited in the queue."
 
 
 def _kept(fields: Sequence[bytes | None]) -> Kept | None:

@@ -28,6 +28,7 @@ from web.status import queue
 KEEP_ALIVE_SECONDS = 25.0
 _RESTARTS = "The server restarts; connect again."
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
+_LOST = "Redis has lost its newest events. Connect again."
 _PAGE = 50
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
@@ -283,6 +284,8 @@ class Hub:
     def _reread(self) -> None:
         self.notice()
         for channel in list(self._channels.values()):
+            if channel.run_id is not None and self._feed.last_id(channel.run_id) < channel.cursor:
+                self._let_go(channel, _LOST)  # Redis has come back without its newest events, and ids begin again there
             self._read_on(channel)
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
 
@@ -292,15 +295,18 @@ class Hub:
             if not page:
                 return
             if page[0][0] > channel.cursor + 1:
-                self._let_go(channel)
+                self._let_go(channel, TOO_SLOW)
+                return
             self._deliver(channel, page)
 
-    def _let_go(self, channel: Channel) -> None:
-        """Close viewers whose next event is no longer kept: a new connection tells them what is missing."""
+    def _let_go(self, channel: Channel, reason: str) -> None:
+        """Close viewers whose next event cannot be told: a new connection tells them how things stand."""
         with self._lock:
-            behind = list(channel.viewers)
-        for viewer in behind:
-            viewer.close(1013, TOO_SLOW)
+            viewers = list(channel.viewers)
+            channel.viewers.clear()
+            self._channels.pop(channel.run_id, None)
+        for viewer in viewers:
+            viewer.close(1013, reason)
 
     def _deliver(self, channel: Channel, page: Page) -> None:
         """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""

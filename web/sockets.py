@@ -96,9 +96,11 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
     except RunNotFound:  # its time ended just now
         run_id = None
         shown = snapshot(service, None, connected_clients=hub.presence.total)
-    cursor = shown["last_id"] if query.since is None else query.since
-    if query.run_id is None and cursor > shown["last_id"]:
-        cursor = 0  # an id of an earlier run: all of this one is new to the client
+    last_id = shown["last_id"]
+    cursor = last_id if query.since is None else query.since
+    if cursor > last_id:
+        # Of an earlier run, and all of this one is new; or Redis has lost what the client saw, and the end may be new.
+        cursor = 0 if query.run_id is None else max(0, last_id - 1)
     body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
     connection.outbox.offer(text_frame(events.with_id(body, None)))
     return Viewer(

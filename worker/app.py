@@ -1,8 +1,8 @@
 """The Celery app of the worker, with its one task: supervise a run."""
 
 import logging
-import multiprocessing
 import os
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 from celery import Task
@@ -26,7 +26,8 @@ from worker.reconciler import reconcile
 from worker.runner import Parting, Supervisor, Tools
 
 _log = logging.getLogger(__name__)
-_stopping = multiprocessing.Event()
+# A byte that parent and child share. An Event has a lock, which a child that is killed at the wrong moment keeps.
+_stopping = RawValue("b", 0)
 
 settings = settings_module.load_or_exit()
 app = make_celery(settings)
@@ -120,7 +121,7 @@ def _tell_end(task: "Task[..., Any]", ended: Run) -> str:
 
 def _must_stop() -> bool:
     """The worker was told to stop, or its parent is dead and with it whoever could tell it."""
-    return _stopping.is_set() or os.getppid() != Forked.parent_pid
+    return bool(_stopping.value) or os.getppid() != Forked.parent_pid
 
 
 @setup_logging.connect
@@ -136,7 +137,7 @@ def _forked(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _on_shutdown(**_: Any) -> None:
-    _stopping.set()
+    _stopping.value = 1
 
 
 @worker_ready.connect

@@ -139,7 +139,9 @@ class LocalCluster:
                 "directory": str(made.directory),
                 "grace_seconds": self._settings.cancel_grace_seconds,
             }
-            (places.directory / "command.json").write_text(json.dumps(order))
+            part = places.directory / f"command.json.{os.getpid()}"
+            part.write_text(json.dumps(order))
+            part.replace(places.directory / "command.json")
         except OSError as error:
             raise CannotStart(f"The run's directory {places.directory} cannot be written: {error.strerror}.") from error
 

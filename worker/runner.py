@@ -56,6 +56,8 @@ class Supervisor:
         self._renewed_at = 0.0
         self._stumbles: list[float] = []
         self._mistake: Exception | None = None
+        self._first = False
+        """Whether nobody can have started the run before."""
         self.ended: Run | None = None
 
     def supervise(self) -> Parting:
@@ -77,6 +79,8 @@ class Supervisor:
                 time.sleep(_AWAY_SECONDS)
             except Exception as error:  # a mistake of ours must not hold the slot for ever
                 _log.exception("The supervisor stumbled.", extra={"action": "run.stumbled", "run_id": self._run_id})
+                if self._tools.stopping():
+                    return Parting.HANDED_BACK
                 self._stumble(error)
                 time.sleep(_AWAY_SECONDS)
 
@@ -97,7 +101,7 @@ class Supervisor:
         try:
             scribe = self._follow(run)
         except CannotStart as error:
-            if run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN):  # it did start once
+            if run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or not (error.sure or self._first):  # it may work
                 raise ClusterAway(str(error)) from error
             self._cannot_start(run, str(error))
             return Parting.ENDED
@@ -127,7 +131,9 @@ class Supervisor:
         """Start the run and write what it says until it ends; None when this worker must leave before."""
         if self._held and self._held.status is RunStatus.CANCELLING:
             self._tools.cluster.cancel(run)
-        scribe = Scribe(run, self._tools.feed.place(self._run_id))
+        left = self._tools.feed.place(self._run_id)
+        self._first = self._fence == 1 and left.batch == 0
+        scribe = Scribe(run, left)
         for chunk in self._tools.cluster.follow(run, scribe.place):
             self._mind(run, chunk)
             self._append(scribe.take(chunk, time.monotonic()))
@@ -162,20 +168,18 @@ class Supervisor:
 
     def _end(self, run: Run, scribe: Scribe) -> None:
         outcome = self._tools.cluster.outcome(run)
-        status = self._tools.store.get(self._run_id).run.status
-        verdict, message = judge(status, outcome, scribe)
+        verdict, message = judge(self._tools.store.get(self._run_id).run.status, outcome, scribe)
         self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
         scribe.progress.end(succeeded=verdict is RunStatus.SUCCEEDED)
-        self.ended = self._tools.store.finish(
+        self.ended = self._tools.store.end(
             self._run_id,
-            verdict,
-            message=message,
+            lambda status: judge(status, outcome, scribe),  # it may have been cancelled since
             exit_code=outcome.code,
             at=outcome.finished_at,
             progress=scribe.progress.data(),
             fence=self._fence,
         )
-        _log.info("Run ended: %s", verdict, extra={"action": "run.ended", "run_id": self._run_id})
+        _log.info("Run ended: %s", self.ended.status, extra={"action": "run.ended", "run_id": self._run_id})
 
     def _give_up(self, mistake: Exception) -> None:
         """Stop a run that cannot be supervised, and say so."""

@@ -68,7 +68,8 @@ class Scribe:
 
     def take(self, chunk: Chunk, clock: float) -> Batch | None:
         """The batch to append for a chunk, None if there is nothing to say. `clock` is in seconds, monotonic."""
-        self.place = chunk.place
+        # The first batch of a run says that somebody has begun with it, even if there is nothing else to say.
+        moved, self.place = chunk.place != self.place, chunk.place
         for record in chunk.records:
             if record.container in ("", CONTAINER):
                 self._read(record)
@@ -82,7 +83,7 @@ class Scribe:
             self._close_block()
         self._flush_lines()
         told = self._progress_due(clock) if clock - self._told_at >= PROGRESS_SECONDS else None
-        return self._batch_of(told, always=bool(chunk.records or chunk.notices))
+        return self._batch_of(told, always=moved or bool(chunk.records or chunk.notices))
 
     def close(self) -> None:
         """The log has ended: what is open is complete now."""

@@ -1,7 +1,7 @@
 -- Move a run: its record is replaced and the events of the move are kept, if nobody moved it first.
--- KEYS: run events active queue tasks totals
+-- KEYS: run events active queue tasks totals ended
 -- ARGV: run_id version fence ('' when the mover is no supervisor) status record
---       slot (keep, take or release) seconds_to_live max_cost max_bytes progress ('' when unchanged) body...
+--       slot (keep, take or release) seconds_to_live max_cost max_bytes progress ('' when unchanged) ended_at (ms) body...
 -- Returns one of: ok stale fenced missing busy.
 local run_key, events_key, active_key, queue_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local run_id, slot = ARGV[1], ARGV[6]
@@ -21,13 +21,14 @@ end
 redis.call('HSET', run_key, 'status', ARGV[4], 'record', ARGV[5])
 redis.call('HINCRBY', run_key, 'version', 1)
 if ARGV[10] ~= '' then redis.call('HSET', run_key, 'progress', ARGV[10]) end
-for i = 11, #ARGV do emit(run_key, events_key, run_id, 1, ARGV[i]) end
+for i = 12, #ARGV do emit(run_key, events_key, run_id, 1, ARGV[i]) end
 trim(run_key, events_key, tonumber(ARGV[8]), tonumber(ARGV[9]))
 
 if slot == 'release' then
   if redis.call('GET', active_key) == run_id then redis.call('DEL', active_key) end
   redis.call('LREM', queue_key, 0, run_id)
   redis.call('HINCRBY', KEYS[6], ARGV[4], 1)
+  redis.call('ZADD', KEYS[7], ARGV[11], run_id)
   for _, key in ipairs({run_key, events_key, KEYS[5]}) do redis.call('EXPIRE', key, ARGV[7]) end
 end
 return 'ok'

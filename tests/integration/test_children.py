@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from nfctl import service
 from nfctl.children import Child, Program
 
 SLEEP = "import time; time.sleep(600)"
@@ -46,6 +49,46 @@ def test_what_dies_is_started_again_and_said(tmp_path: Path, eventually: Any) ->
     [words] = said
     assert "sleeper" in words
     assert "SIGKILL" in words
+
+
+def test_what_cannot_be_started_again_is_tried_again(tmp_path: Path, eventually: Any) -> None:
+    """A machine that has no process to give for a moment does not end the service."""
+    said: list[str] = []
+    child = child_of(tmp_path, said)
+    child.start()
+    first = child.pid
+    assert first is not None
+    child.program.log.unlink()
+    child.program.log.mkdir()  # so that its log cannot be opened
+    os.kill(first, signal.SIGKILL)
+
+    def watched(true: bool) -> bool:
+        child.watch()
+        return true
+
+    eventually(lambda: watched(any("cannot start" in words for words in said)))
+    child.program.log.rmdir()
+    eventually(lambda: watched(child.pid is not None))
+    child.ask_to_end()
+    child.wait_for_end()
+
+
+def test_two_redis_never_work_on_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an earlier one lives, whose parent may be dead, another is not started; then it is."""
+    monkeypatch.setattr(service, "_EARLIER_REDIS_SECONDS", 0.3)
+    earlier = service._private_redis(tmp_path, Path(sys.executable))[1]
+    child = Child(
+        Program("redis", [sys.executable, "-c", SLEEP], dict(os.environ), tmp_path / "log", 5, earlier.files), print
+    )
+    child.start()
+    for lock in earlier.files:  # as when the parent is gone
+        os.close(lock)
+    with pytest.raises(service.CannotServe, match="earlier Redis"):
+        service._private_redis(tmp_path, Path(sys.executable))
+    child.ask_to_end()
+    child.wait_for_end()
+    for lock in service._private_redis(tmp_path, Path(sys.executable))[1].files:
+        os.close(lock)
 
 
 def test_what_will_not_end_is_killed(tmp_path: Path, eventually: Any) -> None:

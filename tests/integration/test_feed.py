@@ -134,6 +134,18 @@ def test_a_batch_that_does_not_follow_is_refused(feed: Feed, run_id: str, fence:
     assert messages(feed, run_id) == ["b", "c"]
 
 
+def test_a_late_batch_of_an_earlier_try_is_not_taken_for_the_new_one(feed: Feed, run_id: str, fence: int) -> None:
+    """A call that was given up may still arrive; what was read again meanwhile is more than it, and nothing is lost."""
+    feed.append(run_id, fence, Batch(1, {"offset": 1}, [log(run_id, "a")]))
+    feed.append(run_id, fence, Batch(2, {"offset": 2}, [log(run_id, "b")]))  # late: its sender has begun again after 1
+    again = Batch(2, {"offset": 3}, [log(run_id, "b", "c")])
+    with pytest.raises(StateMoved):
+        feed.append(run_id, fence, again)
+    assert feed.place(run_id) == Place(2, {"offset": 2})
+    feed.append(run_id, fence, Batch(3, {"offset": 3}, [log(run_id, "c")]))
+    assert messages(feed, run_id) == ["a", "b", "c"]
+
+
 def test_an_old_supervisor_appends_nothing(feed: Feed, leases: Leases, run_id: str, fence: int) -> None:
     """With a fence that is not the newest, a batch is refused, whatever its number."""
     leases.release(run_id, fence)

@@ -485,6 +485,26 @@ def test_a_server_that_stops_says_so(talk: Talk, watch: Watch, stop: threading.E
         assert watcher.closed[0][0] == 1012
 
 
+def test_a_redis_that_lost_its_newest_events_is_told(
+    talk: Talk, watch: Watch, redis: Client, eventually: Eventually
+) -> None:
+    """Ids begin again where they are, so whoever saw later ones is asked to come again, and sees what comes then."""
+    run_id = talk.begin()
+    talk.say("one", "two")
+    watcher = watch(run_id)
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3])
+    kept = redis.xrange(keys.events(run_id))[:2]
+    redis.delete(keys.events(run_id))
+    for number, fields in kept:
+        redis.xadd(keys.events(run_id), fields, id=number)
+    redis.hset(keys.run(run_id), "seq", 2)
+    eventually(lambda: watcher.closed)
+    assert watcher.closed[0][0] == 1013
+    back = watch(run_id, cursor=2)
+    talk.say("three")
+    eventually(lambda: back.ids(run_id) == [3])
+
+
 class Interrupted(Feed):
     """A feed whose reader is interrupted, once, right after it learned what the last event is."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import orjson
 import pytest
 
 from shared import events, keys, times
@@ -18,7 +19,7 @@ from shared.lease import Leases
 from shared.redis_client import Client, connect
 from shared.runs import Run, RunStatus
 from shared.settings import Settings, load
-from shared.store import Store, Submission, WhenBusy
+from shared.store import Kept, Store, Submission, WhenBusy
 
 MakeRun = Callable[..., Run]
 Ended = Callable[..., Run]
@@ -188,14 +189,35 @@ def test_cancel_and_turn_may_race(store: Store, feed: Feed, make_run: MakeRun) -
         store.submit(first := make_run(), "queue")
         store.submit(second := make_run(), "queue")
         store.finish(first.run_id, RunStatus.SUCCEEDED, message=None)
-        _, (run, cancelled) = at_once([store.begin_next, lambda: store.cancel(second.run_id)])
+        begun, (run, cancelled) = at_once([store.begin_next, lambda: store.cancel(second.run_id)])
         assert cancelled
+        assert (run.status is RunStatus.CANCELLING) == (begun is not None)
         assert run.status in (RunStatus.CANCELLED, RunStatus.CANCELLING)
         assert store.get(second.run_id).run.status is run.status
         assert store.active_id() == (second.run_id if run.status is RunStatus.CANCELLING else None)
         if not run.status.final:
             store.finish(second.run_id, RunStatus.CANCELLED, message=None)
         assert types(feed, second.run_id).count("complete") == 1
+
+
+def test_a_cancel_that_comes_late_ends_nothing_by_itself(
+    redis: Client, settings: Settings, store: Store, make_run: MakeRun
+) -> None:
+    """Whoever cancels a waiting run may be slow: if its turn came meanwhile, its supervisor must end it first."""
+    store.submit(first := make_run(), "queue")
+    store.submit(second := make_run(), "queue")
+
+    class Slow(Store):
+        def get(self, run_id: str) -> Kept:
+            found = super().get(run_id)
+            if found.run.status is RunStatus.QUEUED:
+                store.finish(first.run_id, RunStatus.SUCCEEDED, message=None)
+                store.begin_next()
+            return found
+
+    run, cancelled = Slow(redis, settings).cancel(second.run_id)
+    assert (run.status, cancelled) == (RunStatus.CANCELLING, True)
+    assert store.active_id() == second.run_id
 
 
 def test_eight_workers_begin_one_run(store: Store, make_run: MakeRun) -> None:
@@ -407,10 +429,33 @@ def test_what_is_kept_of_an_ended_run_expires(
     store.finish(run.run_id, RunStatus.SUCCEEDED, message=None)
     assert all(100 < redis.ttl(key) <= 120 for key in own)
     assert redis.ttl(keys.lease(run.run_id)) <= 10
+    assert store.trim_history() == 0
     redis.delete(*own)
     assert store.history(10) == []
+    redis.zincrby(keys.ENDED, -120_000, run.run_id)
     assert store.trim_history() == 1
-    assert redis.zcard(keys.HISTORY) == 0
+    assert redis.zcard(keys.HISTORY) == redis.zcard(keys.ENDED) == 0
+
+
+def test_a_long_run_is_kept_when_it_ends(redis: Client, settings: Settings, make_run: MakeRun, ended: Ended) -> None:
+    """However many came and went while it worked: it is the newest of those that have ended."""
+    store = Store(redis, replace(settings, run_history_limit=3))
+    store.submit(long := make_run(), "queue")
+    for _ in range(5):
+        store.submit(run := make_run(), "queue")
+        store.cancel(run.run_id)
+    assert store.trim_history() == 2
+    store.finish(long.run_id, RunStatus.SUCCEEDED, message=None, at=times.now() + timedelta(milliseconds=2))
+    assert store.trim_history() == 1
+    assert long.run_id in [run.run_id for run in store.history(10)]
+
+
+def test_a_record_of_a_newer_service_can_be_read(store: Store, redis: Client, make_run: MakeRun) -> None:
+    """Web may be replaced before the worker: what is unknown is left out."""
+    store.submit(run := make_run(), "queue")
+    record = orjson.loads(redis.hget(keys.run(run.run_id), "record"))
+    redis.hset(keys.run(run.run_id), "record", orjson.dumps(record | {"something": 1}))
+    assert store.get(run.run_id).run.run_id == run.run_id
 
 
 def test_the_run_to_show_is_the_active_one_else_the_last_to_end(store: Store, make_run: MakeRun) -> None:

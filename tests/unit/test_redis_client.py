@@ -10,6 +10,9 @@ from shared.redis_client import store_errors
 # As 6.2 and 7.0 wrote them; redis-py makes exceptions of them in ways of its own.
 AWAY = [
     "OOM command not allowed when used memory > 'maxmemory'.",
+    "NOREPLICAS Not enough good replicas to write.",
+    "CLUSTERDOWN The cluster is down",
+    "TRYAGAIN Multiple keys request during rehashing of slot",
     "ERR Error running script (call to f_1): @user_script:63: @user_script: 63: -OOM command not allowed when used "
     "memory > 'maxmemory'.",
     "OOM command not allowed when used memory > 'maxmemory'. script: 1f, on @user_script:63.",

@@ -170,7 +170,8 @@ def connect(settings: Settings) -> Api:
     except (ConfigException, OSError, ValueError) as error:
         raise CannotStart(
             f"No Kubernetes cluster is configured: {_words(error)}. Set KUBECONFIG and KUBE_CONTEXT for the worker, "
-            "or run it inside the cluster."
+            "or run it inside the cluster.",
+            sure=False,
         ) from error
     return Api(configuration)
 

@@ -64,6 +64,7 @@ class Carriage:
         self._secrets = f"/api/v1/namespaces/{namespace}/secrets"
         self._slot = Slot(api, namespace)
         self._cursors: dict[str, Any] = dict(place.get("logs", {}))
+        self._unread = [key for key in self._cursors if key not in place.get("read", ())]
         self._told: dict[str, None] = dict.fromkeys(place.get("told", ()))
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: queue.Queue[Said | Notice | Outcome | Exception] = queue.Queue(maxsize=256)
@@ -125,7 +126,8 @@ class Carriage:
             else:
                 item_notices = [item]
             notices += [notice for notice in item_notices if self._untold(notice)]
-        place = {"logs": self._cursors, "told": list(self._told)}
+        read = [key for key, follower in self._followers.items() if follower.done]
+        place = {"logs": self._cursors, "told": list(self._told), "read": read}
         return Chunk(records, place, self._started, notices)
 
     def _untold(self, notice: Notice) -> bool:
@@ -182,6 +184,9 @@ class Carriage:
                     # Another worker that slept may have made one just now, and may never wake.
                     self._removal.job(self._seen.job["metadata"]["uid"], "Foreground")
             self._removal.all_that_is_left(with_head=self._ending)
+            for key in self._unread:  # whoever followed it before was away when its pod went
+                if key not in self._followers:
+                    self._say(_lost_end(key))
             self._say(self._judge())
         except Stopped:
             self._stop()  # a follower may have begun after whoever left had stopped the others
@@ -236,7 +241,8 @@ class Carriage:
             except ClusterRefused as error:
                 raise CannotStart(
                     f"Kubernetes refuses the Lease that keeps runs apart: {error}. Check the rights of the worker's "
-                    f"service account, and that the namespace {self._settings.nextflow_namespace} exists."
+                    f"service account, and that the namespace {self._settings.nextflow_namespace} exists.",
+                    sure=False,
                 ) from error
         return None
 
@@ -414,7 +420,14 @@ class Carriage:
             _log.info("%s", error, extra={"action": "carriage.left", "run_id": self._run.run_id})
 
 
+def _lost_end(key: str) -> Notice:
+    message = f"Lines at the end of {key} may be lost: its pod was gone before they were read."
+    return Notice(f"gap/{key}/end", "warning", message, "kubernetes")
+
+
 def _gap(said: Said) -> Notice:
+    if not said.records:
+        return _lost_end(said.source.key)
     before = said.records[0].timestamp
     message = f"Some lines of {said.source.key} before {before} are lost: its log was rotated before they were read."
     return Notice(f"gap/{said.source.key}/{before}", "warning", message, "kubernetes")

@@ -34,7 +34,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """New lines of a log, and the place after them. `gap`: some before them were lost to the log's rotation."""
+    """New lines of a log, and the place after them.
+
+    `gap`: some before them were lost to the log's rotation; without lines, some at the end may have gone with the pod.
+    """
 
     source: Source
     records: Sequence[Record]
@@ -104,9 +107,12 @@ class Follower:
             except ClusterRefused as error:
                 # Nothing is left to read, or there never was anything. A kubelet that starts says so too.
                 if last and error.status in (400, 404):
+                    if not self._whole:
+                        self._say(Said(self.source, [], self._tail.cursor, gap=True))
                     break
                 _log.info("%s", error, extra={"action": "log.refused"})
             except ClusterAway as error:
+                self._whole = False
                 if not self._stopping.is_set():
                     _log.info("%s", error, extra={"action": "log.cut"})
             except Exception:  # a thread that ends unseen would leave a log unread for ever

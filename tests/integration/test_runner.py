@@ -1,0 +1,159 @@
+"""The story of a run where it meets trouble: what others do to it meanwhile, and a cluster that cannot be asked."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from shared.errors import CannotStart
+from shared.feed import Batch, Feed
+from shared.lease import Leases
+from shared.runs import Run, RunStatus
+from shared.store import Store
+from worker.cluster import Chunk, Outcome, Record
+from worker.runner import Parting, Supervisor, Tools
+
+MakeRun = Callable[..., Run]
+Eventually = Callable[..., Any]
+
+
+@dataclass
+class Cluster:
+    """One that says a line and ends, or refuses."""
+
+    exit_code: int = 0
+    refusal: CannotStart | None = None
+    lines: int = 1
+    cancelled: bool = False
+
+    def follow(self, _run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
+        if self.refusal is not None:
+            raise self.refusal
+        for number in range(int(place.get("offset", 0)), self.lines):
+            if self.cancelled:
+                return
+            yield Chunk([Record("2026-01-31T00:00:00Z", "stdout", "hello")], {"offset": number + 1}, started=True)
+            time.sleep(0.05)
+
+    def outcome(self, _run: Run) -> Outcome:
+        return Outcome(self.exit_code)
+
+    def cancel(self, _run: Run) -> None:
+        self.cancelled = True
+
+    def what_works(self) -> Mapping[str, str]:
+        return {}
+
+    def check(self) -> str:
+        return "here"
+
+
+@pytest.fixture
+def stop() -> Iterator[threading.Event]:
+    """Set to have supervisors leave; set at the end of each test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+Supervise = Callable[[str, Cluster], list[Parting]]
+
+
+@pytest.fixture
+def supervise(store: Store, feed: Feed, leases: Leases, stop: threading.Event) -> Iterator[Supervise]:
+    """Has a run supervised in a thread of its own; gives where the parting will be."""
+    threads: list[threading.Thread] = []
+
+    def begin(run_id: str, cluster: Cluster) -> list[Parting]:
+        partings: list[Parting] = []
+        supervisor = Supervisor(run_id, Tools(store, feed, leases, cluster, stop.is_set))
+        threads.append(threading.Thread(target=lambda: partings.append(supervisor.supervise())))
+        threads[-1].start()
+        return partings
+
+    yield begin
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_run_from_its_start_to_its_end(
+    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually
+) -> None:
+    """It is told what the cluster told."""
+    run_id = store.submit(make_run(), "queue").run_id
+    partings = supervise(run_id, Cluster())
+    eventually(lambda: partings)
+    assert partings == [Parting.ENDED]
+    assert store.get(run_id).run.status is RunStatus.SUCCEEDED
+
+
+def test_a_cancel_taken_at_the_last_moment_is_kept(
+    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was answered `cancelled: true` sees a run that did not succeed `cancelled`, whoever looked before."""
+    run_id = store.submit(make_run(), "queue").run_id
+    end, taken = store.end, []
+
+    def late(*arguments: Any, **more: Any) -> Run:
+        taken.append(store.cancel(run_id)[1])
+        return end(*arguments, **more)
+
+    monkeypatch.setattr(store, "end", late)
+    partings = supervise(run_id, Cluster(exit_code=1))
+    eventually(lambda: partings)
+    assert taken == [True]
+    assert store.get(run_id).run.status is RunStatus.CANCELLED
+
+
+def test_a_run_that_may_work_is_not_ended_by_a_worker_that_cannot_ask(
+    store: Store, feed: Feed, leases: Leases, supervise: Supervise, make_run: MakeRun
+) -> None:
+    """A new worker without a way to the cluster cannot know: the run stays as it is, though it is to be cancelled."""
+    run_id = store.submit(make_run(), "queue").run_id
+    held = leases.acquire(run_id)
+    assert held is not None
+    feed.append(run_id, held.fence, Batch(1, {"logs": {}}))
+    leases.release(run_id, held.fence)
+    store.cancel(run_id)
+    supervise(run_id, Cluster(refusal=CannotStart("No cluster is configured.", sure=False)))
+    time.sleep(1.5)
+    assert store.get(run_id).run.status is RunStatus.CANCELLING
+    assert store.active_id() == run_id
+
+
+def test_a_run_that_nobody_began_fails_with_the_words(
+    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually
+) -> None:
+    """The first worker that cannot ask the cluster has not started it either."""
+    run_id = store.submit(make_run(), "queue").run_id
+    partings = supervise(run_id, Cluster(refusal=CannotStart("No cluster is configured.", sure=False)))
+    eventually(lambda: partings)
+    run = store.get(run_id).run
+    assert (run.status, run.message) == (RunStatus.FAILED, "No cluster is configured.")
+
+
+def test_a_supervisor_that_stumbles_leaves_when_it_is_told_to(
+    store: Store,
+    supervise: Supervise,
+    stop: threading.Event,
+    make_run: MakeRun,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the mistake is, SIGTERM ends the worker."""
+    run_id = store.submit(make_run(), "queue").run_id
+
+    def stumble(_run_id: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(store, "get", stumble)
+    partings = supervise(run_id, Cluster())
+    time.sleep(0.2)
+    stop.set()
+    eventually(lambda: partings)
+    assert partings == [Parting.HANDED_BACK]

@@ -78,13 +78,13 @@ lint: setup-dev ## Check style, types and who imports whom
 	$(BIN)/lint-imports
 
 bench: setup-dev ## Measure the line from a run to its viewers
-	@$(BIN)/python tests/bench/line.py
+	@PYTHONPATH=tests $(BIN)/python -m bench.line
 
 bench-fanout: setup-dev ## Measure many sockets beside other servers (ARGS="--sockets 1000 --rate 20 100 --rounds 3")
 	@PYTHONPATH=tests $(BIN)/python -m bench.fanout $(ARGS)
 
 bench-kubernetes: setup-dev ## Measure a run on that Kubernetes (make cluster) beside kubectl
-	@PYTHONPATH=tests $(BIN)/python tests/bench/kubernetes.py
+	@PYTHONPATH=tests $(BIN)/python -m bench.kubernetes
 
 cluster: setup ## Start a real one-node Kubernetes on this machine (Debian, as root)
 	@PYTHONPATH=tests $(BIN)/python -m cluster up

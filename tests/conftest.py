@@ -1,7 +1,6 @@
 """What tests stand on: real servers on free ports of 127.0.0.1, each stopped by its pid."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from ports import free_port
 from redis import Redis
 from redis.exceptions import RedisError
 from service_process import Service
@@ -38,13 +38,6 @@ def _need(find: Callable[[Callable[[str], None]], Path | None], what: str) -> Pa
             pytest.fail(why)
         pytest.skip(why)
     return found
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(ask: Callable[[], T], seconds: float = 20.0) -> T:

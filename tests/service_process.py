@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import free_port
 
 from nfctl.client import Client, Unreachable
 
@@ -20,18 +20,12 @@ ROOT = Path(__file__).parents[1]
 FINAL = ("succeeded", "failed", "cancelled")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Service:
     """One service in a data directory of its own."""
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         self.data_dir = data_dir
-        self.port, self.flower_port = _free_port(), _free_port()
+        self.port, self.flower_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.flower = f"http://127.0.0.1:{self.flower_port}"
         self.client = Client(self.url, None)

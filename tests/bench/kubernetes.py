@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from bench.line import compared, pss, quantile, read_stamps, socket_events, stamps
+from bench.figures import HEADINGS, Row, compared, latencies, ratio, table
+from bench.line import bare_python, memory_row, read_stamps
+from bench.processes import memory
+from bench.stage import STREAM, socket_events, stamps
 from cluster import images
 from cluster.deployment import deploy_runs, runner_settings
 from cluster.node import Node, up
@@ -40,9 +43,7 @@ def main() -> None:
     node = up(lambda line: print(line, file=sys.stderr))
     with tempfile.TemporaryDirectory() as directory, service(node, Path(directory)) as (running, storage):
         rows = [first_line(node, running, storage), *steady(node, running)]
-    print("| what | the service | beside it | ratio |\n|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    print(table(HEADINGS, rows))
 
 
 @contextmanager
@@ -65,12 +66,12 @@ def service(node: Node, directory: Path) -> Iterator[tuple[Service, Path]]:
         running.kill()
 
 
-def first_line(node: Node, running: Service, storage: Path) -> tuple[str, str, str, str]:
+def first_line(node: Node, running: Service, storage: Path) -> Row:
     """From the POST to the first log line at a socket, beside `kubectl create` to the first line's own time."""
     assert (storage / "hello.nf").exists()
     ours, bare = [], []
     for number in range(_ROUNDS):
-        socket = create_connection(f"ws://127.0.0.1:{running.port}/api/v1/pipeline/stream")
+        socket = create_connection(f"ws://127.0.0.1:{running.port}{STREAM}")
         began = time.monotonic()
         run_id = running.submit("hello")
         while orjson.loads(socket.recv())["type"] != "log":
@@ -90,7 +91,6 @@ def first_line(node: Node, running: Service, storage: Path) -> tuple[str, str, s
         "`kubectl create -f job.yaml` to the first line's own time",
         ours,
         bare,
-        "{:.2f}",
     )
 
 
@@ -109,7 +109,7 @@ def bare_job(node: Node, run_id: str, name: str) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
 
 
-def steady(node: Node, running: Service) -> list[tuple[str, str, str, str]]:
+def steady(node: Node, running: Service) -> list[Row]:
     """A minute of a run that prints steadily: latency, requests and memory."""
     lines = _RATE * _SECONDS
     run_id = running.submit("stamps")
@@ -128,7 +128,7 @@ def steady(node: Node, running: Service) -> list[tuple[str, str, str, str]]:
     ]
     reader = threading.Thread(target=read_stamps, args=(tail, watched, lines), daemon=True)
     reader.start()
-    memory = [pss(pid) for pid in running.children("worker@")]
+    used = [memory(pid) for pid in running.children("worker@")]
     seen = [at - stamp for event, at in socket_events(running, run_id) for stamp in stamps(event)]
     minutes = (time.monotonic() - began) / 60
     reader.join(10)
@@ -142,26 +142,15 @@ def steady(node: Node, running: Service) -> list[tuple[str, str, str, str]]:
     ours, theirs = seen[late:], watched[late:]
     mine = (requests(node, "nextflow-controller") - from_ours) / minutes
     his = (requests(node, "kubectl") - from_theirs) / minutes
-    reference = bare_python()
     return [
-        (
-            f"A line at {_RATE} lines/s, printed to read (ms, p50 / p99)",
-            f"{1000 * quantile(ours, 0.5):.1f} / {1000 * quantile(ours, 0.99):.1f}",
-            f"{1000 * quantile(theirs, 0.5):.1f} / {1000 * quantile(theirs, 0.99):.1f} `kubectl logs -f`, same pod",
-            f"{quantile(ours, 0.5) / quantile(theirs, 0.5):.1f} / {quantile(ours, 0.99) / quantile(theirs, 0.99):.1f}",
-        ),
+        latencies(f"A line at {_RATE} lines/s, printed to read", "`kubectl logs -f`, same pod", ours, theirs),
         (
             "API requests a run-minute, the end of the run included",
             f"{mine:.1f}",
             f"{his:.1f} `kubectl logs -f` and two `kubectl get -w`",
-            f"{mine / his:.2f}",
+            ratio(mine, his),
         ),
-        (
-            f"Memory of the worker (MiB PSS, {len(memory)} processes)",
-            " + ".join(f"{one:.0f}" for one in memory),
-            f"{reference:.0f} bare Python",
-            f"{sum(memory) / reference:.1f}",
-        ),
+        memory_row("worker@", used, bare_python()),
     ]
 
 
@@ -179,15 +168,6 @@ def requests(node: Node, agent: str) -> int:
 def seconds_of(timestamp: str) -> float:
     """Seconds since 1970 of a time as the kubelet writes it, to the microsecond."""
     return datetime.fromisoformat(timestamp[:26] + "+00:00").timestamp()
-
-
-def bare_python() -> float:
-    """The memory of a Python that does nothing."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    time.sleep(1)
-    found = pss(process.pid)
-    process.communicate(b"\n")
-    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,15 @@ from itertools import product
 from pathlib import Path
 
 from bench.fanout import build
-from bench.fanout.processes import TrialFailed
 from bench.fanout.report import table
 from bench.fanout.servers import SERVERS, Server
-from bench.fanout.trial import Figures, Load, Tools, run_trial
+from bench.fanout.trial import Figures, Load, run_trial
+from bench.processes import TrialFailed, allow_files
 
 from nfctl import tools
 from nfctl.programs import ToolMissing
 
 Found = dict[Load, dict[str, list[Figures]]]
-# What a process has open beside its sockets.
-_OTHER_FILES = 500
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,13 +28,14 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, lambda told, _: sys.exit(128 + told))
     loads = [Load(sockets, rate, asked.seconds) for sockets, rate in product(asked.sockets, asked.rate)]
     try:
-        _allow_files(max(asked.sockets))
-        programs = Tools(tools.redis_server(_say), build.load_program(_say))
+        allow_files(max(asked.sockets))
+        tools.redis_server(_say)
+        program = build.load_program(_say)
         servers = {name: SERVERS[name](_say) for name in asked.servers}
     except (ToolMissing, TrialFailed) as error:
         _say(str(error))
         return 1
-    found = _measure(servers, loads, asked.rounds, asked.processes, programs)
+    found = _measure(servers, loads, asked.rounds, asked.processes, program)
     print(table({name: server.title for name, server in servers.items()}, found))
     if asked.json:
         asked.json.write_text(json.dumps(_records(found), indent=1) + "\n")
@@ -57,14 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(
-    servers: Mapping[str, Server], loads: Sequence[Load], rounds: int, processes: int, programs: Tools
-) -> Found:
+def _measure(servers: Mapping[str, Server], loads: Sequence[Load], rounds: int, processes: int, program: Path) -> Found:
     """Servers take turns within each load, so that whatever else the machine does hits them alike."""
     found: Found = {load: {name: [] for name in servers} for load in loads}
     for load, number, name in product(loads, range(1, rounds + 1), servers):
         try:
-            figures = run_trial(servers[name], load, processes, programs)
+            figures = run_trial(servers[name], load, processes, program)
         except TrialFailed as error:  # it must not cost what the others found
             said = f"failed: {error}"
         else:
@@ -89,14 +85,6 @@ def _records(found: Found) -> list[dict[str, object]]:
         for name, rounds in servers.items()
         for number, figures in enumerate(rounds, start=1)
     ]
-
-
-def _allow_files(sockets: int) -> None:
-    """Let this process and its children open as many files as they may. Raises TrialFailed when that is too few."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most < sockets + _OTHER_FILES:
-        raise TrialFailed(f"A process may open {most} files here, too few for {sockets} sockets: raise `ulimit -Hn`.")
 
 
 def _say(line: str) -> None:

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     count = asked.rate * asked.seconds
     seconds = _publish(sender, count, 1 / asked.rate)
     last = sender.first + count - 1
-    size = len(events.with_id(_event(sender.run_id, last).body(), last))
+    size = len(events.with_id(log_event(sender.run_id, last).body(), last))
     _say({"last": last, "seconds": seconds, "frame_bytes": size})
     sys.stdin.readline()
 
@@ -113,12 +113,13 @@ def _publish(sender: Sender, count: int, gap: float) -> float:
     for index in range(count):
         time.sleep(max(0.0, began + index * gap - time.monotonic()))
         number = sender.first + index
-        sender.send(number, _event(sender.run_id, number))
+        sender.send(number, log_event(sender.run_id, number))
     time.sleep(max(0.0, began + count * gap - time.monotonic()))
     return time.monotonic() - began
 
 
-def _event(run_id: str, number: int) -> Event:
+def log_event(run_id: str, number: int) -> Event:
+    """The event of that number, stamped with the present."""
     now = times.now()
     stamp = f"stamp {time.time_ns() // 1000} {_TEXT}"
     at = times.to_text(now)

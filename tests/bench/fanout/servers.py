@@ -3,16 +3,16 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.fanout import build
 from bench.fanout.publisher import CHANNEL
+from bench.processes import environment
+from bench.stage import WEB_COMMAND, settings_alone
 
 from nfctl.cache import Say
-from shared.settings import Settings
 
-_TESTS = Path(__file__).parents[2]
 _SPARE_SOCKETS = 100
 _PYTHON = (sys.executable, "-m")
 
@@ -39,25 +39,15 @@ class Server:
     ready_path: str = "/"
 
 
-def environment(*folders: Path) -> dict[str, str]:
-    """That of this process, with `tests` and these folders on Python's path."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (_TESTS, *folders)))}
-
-
 def _ours(_say: Say) -> Server:
-    # Empty means the default, whatever the shell or a .env file says.
-    defaults = {item.name.upper(): "" for item in fields(Settings)}
-
     def start(stage: Stage) -> tuple[Sequence[str], Mapping[str, str]]:
-        settings = {
-            "REDIS_URL": stage.redis_url,
-            "PORT": str(stage.port),
-            "DATA_DIR": str(stage.directory),
-            "SOCKET_PROCESSES": str(stage.processes),
-            "MAX_WEBSOCKET_CONNECTIONS": str(stage.sockets + _SPARE_SOCKETS),
-        }
-        command = [*_PYTHON, "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"]
-        return command, environment() | defaults | settings
+        return WEB_COMMAND, settings_alone(
+            REDIS_URL=stage.redis_url,
+            PORT=str(stage.port),
+            DATA_DIR=str(stage.directory),
+            SOCKET_PROCESSES=str(stage.processes),
+            MAX_WEBSOCKET_CONNECTIONS=str(stage.sockets + _SPARE_SOCKETS),
+        )
 
     return Server("this service", start, publish_to="feed", ready_path="/healthz")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from bench.fanout import build
-from bench.fanout.processes import talking
+from bench.processes import talking
 
 from nfctl.programs import ToolMissing
 from web.outbox import text_frame

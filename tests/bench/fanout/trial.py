@@ -1,7 +1,6 @@
 """One trial: a fresh Redis and a fresh server, its sockets opened, a stretch of frames, and what became of them."""
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,27 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-from bench.fanout.processes import (
-    Talker,
-    cpu_seconds,
-    free_port,
-    machine_seconds,
-    memory_kib,
-    serving,
-    talking,
-)
-from bench.fanout.servers import Server, Stage, environment
-from redis import Redis
-from redis.exceptions import RedisError
-
-from nfctl.children import Program
+from bench.fanout.servers import Server, Stage
+from bench.processes import Talker, cpu_seconds, environment, machine_seconds, memory_kib, talking
+from bench.stage import directory, http_server, redis_server
+from ports import free_port
 
 _SETTLE_SECONDS = 2
 _IDLE_SECONDS = 5
 _OPENING_SECONDS = 300
 _PATIENCE = 120
-_END_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +26,6 @@ class Load:
     sockets: int
     rate: int
     seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """The programs that every trial starts."""
-
-    redis_server: Path
-    load: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +58,18 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """All processes of a trial that runs: pids of servers, and those that are spoken to."""
+    """All that a trial has started: where it stands, pids of servers, and those that are spoken to.
 
+    `kib` is what each open socket takes.
+    """
+
+    stage: Stage
     server: int
     redis: int
     publisher: Talker
     client: Talker
+    opened: int
+    kib: float
 
     def cpu(self) -> tuple[float, float, float, float, float]:
         """Seconds so far: the server's, Redis', the client's, the publisher's, and the whole machine's."""
@@ -92,38 +77,64 @@ class Cast:
         server, redis, client, publisher = map(cpu_seconds, pids)
         return server, redis, client, publisher, machine_seconds()
 
+    def publish(self) -> None:
+        """Let the frames begin."""
+        self.publisher.tell("go")
 
-def run_trial(server: Server, load: Load, processes: int, tools: Tools) -> Figures:
-    """Measure once; nothing is left running. Raises TrialFailed."""
+    def published(self, load: Load) -> dict[str, Any]:
+        """What was published, once all of it has been read or nothing more comes. Raises TrialFailed."""
+        sent = self.publisher.hear(load.seconds + _PATIENCE)
+        self.client.tell(str(sent["last"]))
+        self.client.hear(_PATIENCE)
+        return sent
+
+    def report(self) -> dict[str, Any]:
+        """What became of the frames; ends the client. Raises TrialFailed."""
+        self.client.tell("end")
+        return self.client.hear(_PATIENCE)
+
+
+@contextmanager
+def opened(server: Server, load: Load, processes: int, program: Path) -> Iterator[Cast]:
+    """A server with its sockets open, before the first frame; `program` is the load client. Raises TrialFailed."""
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fanout-")))
-        redis_url, redis = stack.enter_context(_redis(tools.redis_server, load, directory))
-        publisher, told = stack.enter_context(_publisher(server, load, redis_url, directory))
-        stage = Stage(free_port(), redis_url, load.sockets, processes, directory)
-        pid = stack.enter_context(_server(server, stage))
+        here = stack.enter_context(directory())
+        # A peer has a connection for each socket.
+        redis_url, redis = stack.enter_context(redis_server(here, "--maxclients", str(load.sockets + 200)))
+        publisher, told = stack.enter_context(publishing(server.publish_to, load, redis_url, here))
+        stage = Stage(free_port(), redis_url, load.sockets, processes, here)
+        command, its_environment = server.start(stage)
+        pid = stack.enter_context(http_server(command, its_environment, here, stage.port, server.ready_path))
         time.sleep(_SETTLE_SECONDS)
         empty = memory_kib(pid)
-        client = stack.enter_context(_client(server, load, tools.load, told, stage))
-        opened = client.hear(_OPENING_SECONDS)["opened"]
+        client = stack.enter_context(_client(server, load, program, told, stage))
+        count = client.hear(_OPENING_SECONDS)["opened"]
         time.sleep(_SETTLE_SECONDS)
-        kib = (memory_kib(pid) - empty) / max(1, opened)
-        return _sending(Cast(pid, redis, publisher, client), load, kib)
+        kib = (memory_kib(pid) - empty) / max(1, count)
+        yield Cast(stage, pid, redis, publisher, client, count, kib)
 
 
-def _sending(cast: Cast, load: Load, kib: float) -> Figures:
-    idle = cpu_seconds(cast.server)
-    time.sleep(_IDLE_SECONDS)
-    idle = cpu_seconds(cast.server) - idle
-    before, began = cast.cpu(), time.monotonic()
-    cast.publisher.tell("go")
-    sent = cast.publisher.hear(load.seconds + _PATIENCE)
-    cast.client.tell(str(sent["last"]))
-    cast.client.hear(_PATIENCE)
-    seconds = time.monotonic() - began
-    used = [after - earlier for after, earlier in zip(cast.cpu(), before, strict=True)]
-    cast.client.tell("end")
-    report = cast.client.hear(_PATIENCE)
-    return _figures(report, sent, used, seconds, 100 * idle / _IDLE_SECONDS, kib)
+def run_trial(server: Server, load: Load, processes: int, program: Path) -> Figures:
+    """Measure once; nothing is left running. Raises TrialFailed."""
+    with opened(server, load, processes, program) as cast:
+        idle = cpu_seconds(cast.server)
+        time.sleep(_IDLE_SECONDS)
+        idle = cpu_seconds(cast.server) - idle
+        before, began = cast.cpu(), time.monotonic()
+        cast.publish()
+        sent = cast.published(load)
+        seconds = time.monotonic() - began
+        used = [after - earlier for after, earlier in zip(cast.cpu(), before, strict=True)]
+        return _figures(cast.report(), sent, used, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
+
+
+@contextmanager
+def publishing(to: str, load: Load, redis_url: str, here: Path) -> Iterator[tuple[Talker, dict[str, Any]]]:
+    """A publisher that waits to be told, and where its events will be. Raises TrialFailed."""
+    what = ["--to", to, "--redis", redis_url, "--rate", str(load.rate), "--seconds", str(load.seconds)]
+    command = [sys.executable, "-m", "bench.fanout.publisher", *what]
+    with talking(command, environment(), here / "publisher.log") as publisher:
+        yield publisher, publisher.hear(_PATIENCE)
 
 
 def _figures(
@@ -152,49 +163,6 @@ def _figures(
         frame_bytes=sent["frame_bytes"],
         trouble=report["trouble"],
     )
-
-
-@contextmanager
-def _redis(binary: Path, load: Load, directory: Path) -> Iterator[tuple[str, int]]:
-    port = free_port()
-    in_memory = ["--save", "", "--appendonly", "no", "--dir", str(directory)]
-    # A peer has a connection for each socket.
-    room = ["--maxclients", str(load.sockets + 200)]
-    command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), *in_memory, *room]
-    client = Redis(port=port)
-
-    def answers() -> bool:
-        try:
-            return bool(client.ping())
-        except RedisError:
-            return False
-
-    with serving(Program("redis", command, environment(), directory / "redis.log"), answers) as pid:
-        client.close()
-        yield f"redis://127.0.0.1:{port}/0", pid
-
-
-@contextmanager
-def _publisher(server: Server, load: Load, redis_url: str, directory: Path) -> Iterator[tuple[Talker, dict[str, Any]]]:
-    what = ["--to", server.publish_to, "--redis", redis_url, "--rate", str(load.rate), "--seconds", str(load.seconds)]
-    command = [sys.executable, "-m", "bench.fanout.publisher", *what]
-    with talking(command, environment(), directory / "publisher.log") as publisher:
-        yield publisher, publisher.hear(_PATIENCE)
-
-
-@contextmanager
-def _server(server: Server, stage: Stage) -> Iterator[int]:
-    command, its_environment = server.start(stage)
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{stage.port}{server.ready_path}", timeout=5).status_code < 500
-        except httpx.HTTPError:
-            return False
-
-    log = stage.directory / "server.log"
-    with serving(Program(server.title, command, its_environment, log, _END_SECONDS), answers) as pid:
-        yield pid
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Processes: those that a trial starts and ends, and what /proc says of them."""
+"""Processes: those that a measurement starts and ends, and what /proc says of them."""
 
 import json
 import os
+import resource
 import select
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +14,15 @@ from typing import Any
 from nfctl.children import Child, Program
 from shared.lifetime import descendants, end_with_parent, is_zombie
 
+_TESTS = Path(__file__).parents[1]
 _START_SECONDS = 60
+# What a process has open beside its sockets.
+_OTHER_FILES = 500
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
 class TrialFailed(Exception):
-    """Something that a trial needs did not start, or ended; the message says what."""
+    """Something that a measurement needs did not start, ended, or refused; the message says what."""
 
 
 class Talker:
@@ -94,19 +97,36 @@ def serving(program: Program, ready: Callable[[], bool]) -> Iterator[int]:
         child.wait_for_end()
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def environment(*folders: Path) -> dict[str, str]:
+    """That of this process, with `tests` and these folders on Python's path."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (_TESTS, *folders)))}
+
+
+def allow_files(sockets: int) -> None:
+    """Let this process and its children open as many files as they may. Raises TrialFailed when that is too few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most < sockets + _OTHER_FILES:
+        raise TrialFailed(f"A process may open {most} files here, too few for {sockets} sockets: raise `ulimit -Hn`.")
+
+
+def family(pid: int) -> list[int]:
+    """A process and its living descendants."""
+    return [pid, *descendants(pid)]
+
+
+def parent(pid: int) -> int:
+    """The parent of a living process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def cpu_seconds(pid: int) -> float:
     """What a process and its descendants have used, user and system, those that still live."""
-    return sum(_clock(one) for one in (pid, *descendants(pid)))
+    return sum(map(own_cpu_seconds, family(pid)))
 
 
-def _clock(pid: int) -> float:
+def own_cpu_seconds(pid: int) -> float:
+    """What one process has used, user and system; 0 once it has ended."""
     # The kernel's CPU clock of a process, numbered as clock_getcpuclockid(3) does: /proc tells the same, but in ticks
     # of 10 ms, and cuts off what is less for each process.
     try:
@@ -123,7 +143,16 @@ def machine_seconds() -> float:
 
 def memory_kib(pid: int) -> int:
     """The proportional set size of a process and its descendants, in KiB."""
-    lines = [line for one in (pid, *descendants(pid)) for line in _read(one, "smaps_rollup").splitlines()]
+    return sum(map(_own_memory_kib, family(pid)))
+
+
+def memory(pid: int) -> float:
+    """The proportional set size of one process, in MiB; 0 once it has ended."""
+    return _own_memory_kib(pid) / 1024
+
+
+def _own_memory_kib(pid: int) -> int:
+    lines = _read(pid, "smaps_rollup").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 

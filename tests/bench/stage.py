@@ -1,0 +1,158 @@
+"""The stage: servers that a measurement stands on, each in a directory of its own and ended with its block."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+from bench.processes import environment, serving
+from ports import free_port
+from redis import Redis
+from redis.exceptions import RedisError
+from service_process import Service
+from websocket import create_connection
+
+from nfctl import tools
+from nfctl.children import Program
+from shared.settings import Settings
+
+# Stands in for Nextflow where Nextflow itself would be what is measured: prints stamped lines at a rate.
+CHILD = f"""#!{sys.executable}
+import json, sys, time
+if "-params-file" not in sys.argv:
+    print("nextflow version 24.10.0") or sys.exit()
+parameters = json.load(open(sys.argv[sys.argv.index("-params-file") + 1]))
+gap = 1 / parameters["rate"]
+start = time.time()
+for n in range(parameters["lines"]):
+    while gap > 0.0001 and time.time() < start + n * gap:
+        time.sleep(max(0, start + n * gap - time.time()))
+    sys.stdout.write("stamp %.6f %d %s\\n" % (time.time(), n, "x" * parameters["width"]))
+    if gap > 0.0001:
+        sys.stdout.flush()
+"""
+AT_ONCE = 10**9
+"""A rate at which the child never waits."""
+
+WEB_COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app")
+STREAM = "/api/v1/pipeline/stream"
+# No measurement is about what a client may ask for.
+_NO_LIMITS = {"RATE_LIMIT": "1000000/second", "QUEUE_LIMIT": "100000", "RUN_HISTORY_LIMIT": "100000"}
+_END_SECONDS = 3
+_SHIM_SECONDS = 30
+
+
+def settings_alone(**settings: str) -> dict[str, str]:
+    """An environment with these settings; all others have their defaults, whatever the shell or a .env file says."""
+    return environment() | {item.name.upper(): "" for item in fields(Settings)} | _NO_LIMITS | settings
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """A temporary one."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def redis_server(here: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """A Redis that keeps nothing on disk unless told to: its URL and pid. Raises ToolMissing and TrialFailed."""
+    port = free_port()
+    binary = tools.redis_server(_say)
+    in_memory = ["--save", "", "--appendonly", "no", "--dir", str(here)]
+    command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), *in_memory, *options]
+    client = Redis(port=port)
+
+    def answers() -> bool:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+
+    with serving(Program("redis", command, environment(), here / "redis.log"), answers) as pid:
+        client.close()
+        yield f"redis://127.0.0.1:{port}/0", pid
+
+
+@contextmanager
+def http_server(
+    command: Sequence[str], its_environment: Mapping[str, str], here: Path, port: int, path: str
+) -> Iterator[int]:
+    """A server that answers at a path once it is ready; gives its pid. Raises TrialFailed."""
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5).status_code < 500
+        except httpx.HTTPError:
+            return False
+
+    with serving(Program("server", command, its_environment, here / "server.log", _END_SECONDS), answers) as pid:
+        yield pid
+
+
+@contextmanager
+def service(**settings: str) -> Iterator[Service]:
+    """The whole service in a temporary directory."""
+    with directory() as here:
+        running = Service(here / "data", **(_NO_LIMITS | settings))
+        running.start()
+        try:
+            yield running
+        finally:
+            running.kill()
+            # A shim whose child was killed writes down how that ended, and waits for ever for a directory to do so.
+            begun = [mark.parent for mark in running.data_dir.glob("runs/*/started")]
+            running.wait(lambda: all((run / "exit.json").exists() for run in begun), _SHIM_SECONDS)
+
+
+@contextmanager
+def service_with_child(**settings: str) -> Iterator[Service]:
+    """A service whose Nextflow is the stand-in."""
+    with directory() as here:
+        child = here / "nextflow"
+        child.write_text(CHILD)
+        child.chmod(0o755)
+        with service(NEXTFLOW_BIN=str(child), **settings) as running:
+            yield running
+
+
+def printing(rate: int, lines: int, width: int = 80) -> dict[str, int]:
+    """The parameters of a run of the stand-in."""
+    return {"rate": rate, "lines": lines, "width": width}
+
+
+def messages(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[bytes, float]]:
+    """Each frame that a plain socket of a run has, with the time of its reading, up to the end of the connection."""
+    url = f"ws://127.0.0.1:{running.port}{STREAM}?run_id={run_id}&since={since}"
+    socket = create_connection(url, skip_utf8_validation=True, timeout=60)
+    try:
+        while message := socket.recv():
+            yield message.encode() if isinstance(message, str) else message, time.time()
+    finally:
+        socket.close()
+
+
+def socket_events(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each event of a run at a plain socket, with the time of its reading, up to `complete`."""
+    for message, at in messages(running, run_id, since):
+        event = orjson.loads(message)
+        yield event, at
+        if event["type"] == "complete":
+            return
+
+
+def stamps(event: Mapping[str, Any]) -> list[float]:
+    """When the lines of an event were printed."""
+    if event["type"] != "log":
+        return []
+    return [float(line["message"].split()[1]) for line in event["data"]["lines"] if line["message"].startswith("stamp")]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -64,7 +64,7 @@ def directory() -> Iterator[Path]:
 def redis_server(here: Path, *options: str) -> Iterator[tuple[str, int]]:
     """A Redis that keeps nothing on disk unless told to: its URL and pid. Raises ToolMissing and TrialFailed."""
     port = free_port()
-    binary = tools.redis_server(_say)
+    binary = tools.redis_server(say)
     in_memory = ["--save", "", "--appendonly", "no", "--dir", str(here)]
     command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), *in_memory, *options]
     client = Redis(port=port)
@@ -154,5 +154,6 @@ def stamps(event: Mapping[str, Any]) -> list[float]:
     return [float(line["message"].split()[1]) for line in event["data"]["lines"] if line["message"].startswith("stamp")]
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell whoever waits what is going on; the report itself goes to standard output."""
     print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""`python -m bench.report`, with `tests` on the path: all that is measured on this machine, as Markdown and plots."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from bench import line, status, submit
+from bench.figures import Section, table
+from bench.plot import svg
+from bench.processes import TrialFailed
+from bench.sizes import SMALL, Sizes
+from bench.stage import say
+
+from nfctl.programs import ToolMissing
+
+PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
+    "line": lambda _: [Section("A run on one machine", line.rows())],
+    "submit": submit.measure,
+    "status": status.measure,
+}
+_PLOTS = Path(__file__).parents[2] / "docs" / "plots"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure the parts that are asked for and print each as it is done; 1 when one could not be measured."""
+    asked = _parser().parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # what was started is stopped first
+        signal.signal(number, lambda told, _: sys.exit(128 + told))
+    given = {item.name: getattr(asked, item.name) for item in fields(Sizes)}
+    sizes = replace(SMALL if asked.small else Sizes(), **{name: size for name, size in given.items() if size})
+    whole = True
+    for name in asked.only:
+        began = time.monotonic()
+        try:
+            for section in PARTS[name](sizes):
+                _show(section, asked.plots)
+        except (ToolMissing, TrialFailed) as error:  # it must not cost what the others find
+            whole = False
+            say(f"{name}: {error}")
+        say(f"{name}: {time.monotonic() - began:.0f} s")
+    return 0 if whole else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="which parts")
+    parser.add_argument("--plots", type=Path, default=_PLOTS, help="the folder for the plots")
+    parser.add_argument("--small", action="store_true", help="small sizes, to see that all works")
+    for item in fields(Sizes):
+        many = isinstance(item.default, tuple)
+        shown = " ".join(map(str, item.default)) if many else item.default
+        parser.add_argument(f"--{item.name}", type=int, nargs="+" if many else None, help=f"instead of {shown}")
+    return parser
+
+
+def _show(section: Section, plots: Path) -> None:
+    parts = [f"## {section.title}", table(section.headings, section.rows), *section.notes]
+    for name, plot in section.plots.items():
+        plots.mkdir(parents=True, exist_ok=True)
+        (plots / f"{name}.svg").write_text(svg(plot))
+        parts.append(f"![{plot.title}](plots/{name}.svg)")
+    print("\n\n".join(parts), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""Status under load: what `GET /status` takes while many sockets have frames, beside the same without any socket."""
+
+import time
+from pathlib import Path
+
+from bench.caller import API, Caller
+from bench.fanout import build
+from bench.fanout.servers import SERVERS
+from bench.fanout.trial import Load, opened
+from bench.figures import Section, latencies
+from bench.processes import TrialFailed, allow_files
+from bench.sizes import Sizes
+from bench.stage import say
+
+_RATE = 20
+_PROCESSES = 2
+# A request each so often: they are to meet the load, not to be it.
+_GAP_SECONDS = 0.02
+
+
+def measure(sizes: Sizes) -> list[Section]:
+    """With sockets and without, in turns."""
+    allow_files(sizes.viewers)
+    program = build.load_program(say)
+    watched: list[float] = []
+    alone: list[float] = []
+    for _ in range(sizes.rounds):
+        watched += _answers(Load(sizes.viewers, _RATE, sizes.seconds), program)
+        alone += _answers(Load(0, _RATE, sizes.seconds), program)
+    what = f"`GET /status`, {sizes.viewers:,} sockets with {_RATE} frames/s"
+    note = f"{_PROCESSES} web processes, each request on a connection of its own; nothing was lost at the sockets."
+    return [Section("Status while many watch", [latencies(what, "without sockets", watched, alone)], notes=[note])]
+
+
+def _answers(load: Load, program: Path) -> list[float]:
+    """The seconds of each answer while frames are published. Raises TrialFailed when a socket lost one."""
+    with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+        caller = Caller(cast.stage.port)
+        found = []
+        cast.publish()
+        until = time.monotonic() + load.seconds
+        while time.monotonic() < until:
+            found.append(caller.get(f"{API}/status"))
+            caller.close()  # the next one may be another process's
+            time.sleep(_GAP_SECONDS)
+        cast.published(load)
+        report = cast.report()
+    faults = {name: report[name] for name in ("lost", "doubled", "disordered")}
+    if any(faults.values()) or report["alive"] < load.sockets:
+        raise TrialFailed(f"{report['alive']} of {load.sockets} sockets are alive, {faults}: {report['trouble']}")
+    return found

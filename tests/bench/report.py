@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench import line, status, submit
+import pytest
+from bench import instructions, line, redis_cost, startup, status, submit, wire
 from bench.figures import Section, table
 from bench.plot import svg
 from bench.processes import TrialFailed
@@ -21,6 +22,10 @@ PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
     "line": lambda _: [Section("A run on one machine", line.rows())],
     "submit": submit.measure,
     "status": status.measure,
+    "redis": redis_cost.measure,
+    "wire": wire.measure,
+    "startup": startup.measure,
+    "instructions": instructions.measure,
 }
 _PLOTS = Path(__file__).parents[2] / "docs" / "plots"
 
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             for section in PARTS[name](sizes):
                 _show(section, asked.plots)
-        except (ToolMissing, TrialFailed) as error:  # it must not cost what the others find
+        except (ToolMissing, TrialFailed, pytest.fail.Exception) as error:  # it must not cost what the others find
             whole = False
             say(f"{name}: {error}")
         say(f"{name}: {time.monotonic() - began:.0f} s")

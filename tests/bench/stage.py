@@ -44,6 +44,10 @@ WEB_COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:web.gunicorn_conf
 STREAM = "/api/v1/pipeline/stream"
 # No measurement is about what a client may ask for.
 _NO_LIMITS = {"RATE_LIMIT": "1000000/second", "QUEUE_LIMIT": "100000", "RUN_HISTORY_LIMIT": "100000"}
+_COMPLETE = b'"type":"complete"'
+# So near to its beginning a frame says of what type it is.
+_HEAD = 60
+_SILENCE_SECONDS = 60
 _END_SECONDS = 3
 _SHIM_SECONDS = 30
 
@@ -128,12 +132,14 @@ def printing(rate: int, lines: int, width: int = 80) -> dict[str, int]:
 
 
 def messages(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[bytes, float]]:
-    """Each frame that a plain socket of a run has, with the time of its reading, up to the end of the connection."""
+    """Each frame of a run at a plain socket, with the time of its reading, up to `complete`."""
     url = f"ws://127.0.0.1:{running.port}{STREAM}?run_id={run_id}&since={since}"
-    socket = create_connection(url, skip_utf8_validation=True, timeout=60)
+    socket = create_connection(url, skip_utf8_validation=True, timeout=_SILENCE_SECONDS)
     try:
-        while message := socket.recv():
-            yield message.encode() if isinstance(message, str) else message, time.time()
+        message = b""
+        while _COMPLETE not in message[:_HEAD]:
+            message = socket.recv().encode()
+            yield message, time.time()
     finally:
         socket.close()
 
@@ -141,10 +147,7 @@ def messages(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[by
 def socket_events(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[dict[str, Any], float]]:
     """Each event of a run at a plain socket, with the time of its reading, up to `complete`."""
     for message, at in messages(running, run_id, since):
-        event = orjson.loads(message)
-        yield event, at
-        if event["type"] == "complete":
-            return
+        yield orjson.loads(message), at
 
 
 def stamps(event: Mapping[str, Any]) -> list[float]:

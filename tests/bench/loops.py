@@ -1,0 +1,140 @@
+"""The hot loops, each in a process of its own in which instructions are counted: `python -m bench.loops NAME TIMES`.
+
+Each does the same so many times, and beside it there is the least that anybody would have to do for the same.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+VIEWERS = 100
+CHUNK_LINES = 500
+_RUN = "run-20260131-000000-abcdef"
+_DRAIN = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+_TEXT = b"[a1/b2c3d4] Submitted process > ALIGN (sample_17)"
+
+
+def deliver(deliveries: int) -> None:
+    """A message of the channel, parsed and written to a hundred live viewers."""
+    # Imported here, so that a loop that does not need it does not pay for it.
+    from shared.feed import parse_message
+    from web.hub import Channel, Hub, Viewer
+    from web.outbox import Outbox
+
+    nobody: Any = None  # neither Redis nor its readers are met on the way of a message that comes in order
+    hub = Hub(nobody, nobody, nobody, nobody)
+    hub.current = _RUN
+    viewers = {
+        Viewer(Outbox(sink), lambda *_: None, lambda: None, _RUN, cursor=0, follows=True, continues=True)
+        for sink in _sinks()
+    }
+    hub._channels[_RUN] = Channel(_RUN, 0, viewers)
+    for number in range(1, deliveries // VIEWERS + 1):
+        hub._relay([parse_message(b"%s %d %s" % (_RUN.encode(), number, _body()))])
+    assert all(viewer.cursor == deliveries // VIEWERS for viewer in viewers)
+
+
+def send(deliveries: int) -> None:
+    """A frame sent to a hundred sockets, without waiting."""
+    sinks, frame = _sinks(), _body()
+    for _ in range(deliveries // VIEWERS):
+        for sink in sinks:
+            sink.send(frame, socket.MSG_DONTWAIT)
+
+
+def take(lines: int) -> None:
+    """Lines of a run's log, from its bytes to the bodies of events."""
+    from shared import times
+    from shared.feed import Place
+    from shared.runs import Run, new_session_id
+    from worker.cluster import Chunk
+    from worker.local_cluster import parse_records
+    from worker.scribe import Scribe
+
+    run = Run(run_id=_RUN, pipeline="bench", session_id=new_session_id(), queued_at=times.now())
+    scribe = Scribe(run, Place(0, {}))
+    for number in range(lines // CHUNK_LINES):
+        records, used = parse_records(_log())
+        batch = scribe.take(Chunk(records, {"offset": used}, started=True), clock=float(number))
+        assert batch is not None
+        for event in batch.events:
+            event.body()
+
+
+def dump(lines: int) -> None:
+    """The same lines split, decoded and written as JSON."""
+    import orjson
+
+    for _ in range(lines // CHUNK_LINES):
+        orjson.dumps([line.decode() for line in _log().split(b"\n")])
+
+
+def append(events: int) -> None:
+    """An event of five lines appended to a feed, in a batch of its own."""
+    from bench.fanout.publisher import log_event
+
+    from shared import times
+    from shared.feed import Batch, Feed
+    from shared.lease import Leases
+    from shared.redis_client import connect
+    from shared.runs import Run, new_run_id, new_session_id
+    from shared.settings import load
+    from shared.store import Store
+
+    redis, settings = connect(_redis_url()), load({"REDIS_URL": _redis_url()})
+    run = Run(run_id=new_run_id(times.now()), pipeline="bench", session_id=new_session_id(), queued_at=times.now())
+    Store(redis, settings).submit(run, "reject")
+    held = Leases(redis).acquire(run.run_id)
+    assert held is not None
+    feed = Feed(redis, settings)
+    for number in range(1, events + 1):
+        place = {"cluster": {"offset": number}, "scribe": {"memory": {"line": number}}}
+        feed.append(run.run_id, held.fence, Batch(number, place, [log_event(run.run_id, number)]))
+
+
+def publish(events: int) -> None:
+    """The same frame published."""
+    from bench.fanout.publisher import log_event
+
+    from shared.redis_client import connect
+
+    redis, body = connect(_redis_url()), log_event(_RUN, 1).body()
+    for _ in range(events):
+        redis.publish("bench", body)
+
+
+LOOPS: Mapping[str, Callable[[int], None]] = {
+    loop.__name__: loop for loop in (deliver, send, take, dump, append, publish)
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """One loop, so many times."""
+    LOOPS[arguments[0]](int(arguments[1]))
+
+
+def _sinks() -> list[socket.socket]:
+    """Sockets that take all that is sent; nobody reads it, and what does not fit is dropped."""
+    _DRAIN.bind(("127.0.0.1", 0))
+    sinks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(VIEWERS)]
+    for sink in sinks:
+        sink.connect(_DRAIN.getsockname())
+    return sinks
+
+
+def _body() -> bytes:
+    return b'{"type":"log","data":{"lines":["' + b"x" * 1_100 + b'"]},"timestamp":"2026-01-31T00:00:00Z"}'
+
+
+def _log() -> bytes:
+    return b"2026-01-31T00:00:00.000000Z stdout F %s\n" % _TEXT * CHUNK_LINES
+
+
+def _redis_url() -> str:
+    return os.environ["BENCH_REDIS"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

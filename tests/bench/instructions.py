@@ -36,8 +36,15 @@ class Pair:
 _PAIRS = (
     Pair(f"A delivery, {VIEWERS} viewers of a hub", "deliver", "a bare `send`", "send", (10 * VIEWERS, 60 * VIEWERS)),
     Pair(
-        "A log line, from the log's bytes to an event's",
+        "A line of the pipeline's own, from the log's bytes to an event's",
         "take",
+        "decoded and `orjson.dumps`",
+        "dump",
+        (CHUNK_LINES, 6 * CHUNK_LINES),
+    ),
+    Pair(
+        "A line that tells of a task",
+        "take_told",
         "decoded and `orjson.dumps`",
         "dump",
         (CHUNK_LINES, 6 * CHUNK_LINES),

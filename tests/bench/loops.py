@@ -13,7 +13,8 @@ VIEWERS = 100
 CHUNK_LINES = 500
 _RUN = "run-20260131-000000-abcdef"
 _DRAIN = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-_TEXT = b"[a1/b2c3d4] Submitted process > ALIGN (sample_17)"
+_WORDS = b"sample 17: 40 of 97 reads of chr2 are aligned"
+_TOLD = b"[a1/b2c3d4] Submitted process > ALIGN (sample_17)"
 
 
 def deliver(deliveries: int) -> None:
@@ -45,7 +46,16 @@ def send(deliveries: int) -> None:
 
 
 def take(lines: int) -> None:
-    """Lines of a run's log, from its bytes to the bodies of events."""
+    """Lines of the pipeline's own, from the bytes of a run's log to the bodies of events."""
+    _take(_log(_WORDS), lines)
+
+
+def take_told(lines: int) -> None:
+    """The same with lines by which Nextflow tells of a task."""
+    _take(_log(_TOLD), lines)
+
+
+def _take(log: bytes, lines: int) -> None:
     from shared import times
     from shared.feed import Place
     from shared.runs import Run, new_session_id
@@ -56,7 +66,7 @@ def take(lines: int) -> None:
     run = Run(run_id=_RUN, pipeline="bench", session_id=new_session_id(), queued_at=times.now())
     scribe = Scribe(run, Place(0, {}))
     for number in range(lines // CHUNK_LINES):
-        records, used = parse_records(_log())
+        records, used = parse_records(log)
         batch = scribe.take(Chunk(records, {"offset": used}, started=True), clock=float(number))
         assert batch is not None
         for event in batch.events:
@@ -67,8 +77,9 @@ def dump(lines: int) -> None:
     """The same lines split, decoded and written as JSON."""
     import orjson
 
+    log = _log(_WORDS)
     for _ in range(lines // CHUNK_LINES):
-        orjson.dumps([line.decode() for line in _log().split(b"\n")])
+        orjson.dumps([line.decode() for line in log.split(b"\n")])
 
 
 def append(events: int) -> None:
@@ -106,7 +117,7 @@ def publish(events: int) -> None:
 
 
 LOOPS: Mapping[str, Callable[[int], None]] = {
-    loop.__name__: loop for loop in (deliver, send, take, dump, append, publish)
+    loop.__name__: loop for loop in (deliver, send, take, take_told, dump, append, publish)
 }
 
 
@@ -128,8 +139,8 @@ def _body() -> bytes:
     return b'{"type":"log","data":{"lines":["' + b"x" * 1_100 + b'"]},"timestamp":"2026-01-31T00:00:00Z"}'
 
 
-def _log() -> bytes:
-    return b"2026-01-31T00:00:00.000000Z stdout F %s\n" % _TEXT * CHUNK_LINES
+def _log(text: bytes) -> bytes:
+    return b"2026-01-31T00:00:00.000000Z stdout F %s\n" % text * CHUNK_LINES
 
 
 def _redis_url() -> str:

@@ -9,7 +9,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from bench import instructions, line, redis_cost, startup, status, submit, wire
+from bench import (
+    growth_history,
+    growth_lines,
+    growth_sockets,
+    instructions,
+    line,
+    redis_cost,
+    startup,
+    status,
+    submit,
+    wire,
+)
 from bench.figures import Section, table
 from bench.plot import svg
 from bench.processes import TrialFailed
@@ -26,6 +37,10 @@ PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
     "wire": wire.measure,
     "startup": startup.measure,
     "instructions": instructions.measure,
+    "growth-sockets": growth_sockets.by_sockets,
+    "growth-lines": growth_lines.measure,
+    "growth-history": growth_history.measure,
+    "growth-processes": growth_sockets.by_processes,
 }
 _PLOTS = Path(__file__).parents[2] / "docs" / "plots"
 
@@ -56,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plots", type=Path, default=_PLOTS, help="the folder for the plots")
     parser.add_argument("--small", action="store_true", help="small sizes, to see that all works")
     for item in fields(Sizes):
-        many = isinstance(item.default, tuple)
-        shown = " ".join(map(str, item.default)) if many else item.default
+        default = getattr(Sizes(), item.name)
+        many = isinstance(default, tuple)
+        shown = " ".join(map(str, default)) if many else default
         parser.add_argument(f"--{item.name}", type=int, nargs="+" if many else None, help=f"instead of {shown}")
     return parser
 

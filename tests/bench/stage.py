@@ -23,7 +23,7 @@ from nfctl.children import Program
 from shared.settings import Settings
 
 # Stands in for Nextflow where Nextflow itself would be what is measured: prints stamped lines at a rate.
-CHILD = f"""#!{sys.executable}
+_CHILD = f"""#!{sys.executable}
 import json, sys, time
 if "-params-file" not in sys.argv:
     print("nextflow version 24.10.0") or sys.exit()
@@ -118,12 +118,16 @@ def service(**settings: str) -> Iterator[Service]:
 @contextmanager
 def service_with_child(**settings: str) -> Iterator[Service]:
     """A service whose Nextflow is the stand-in."""
-    with directory() as here:
-        child = here / "nextflow"
-        child.write_text(CHILD)
-        child.chmod(0o755)
-        with service(NEXTFLOW_BIN=str(child), **settings) as running:
-            yield running
+    with directory() as here, service(NEXTFLOW_BIN=str(write_child(here)), **settings) as running:
+        yield running
+
+
+def write_child(here: Path) -> Path:
+    """The stand-in, in a directory."""
+    child = here / "nextflow"
+    child.write_text(_CHILD)
+    child.chmod(0o755)
+    return child
 
 
 def printing(rate: int, lines: int, width: int = 80) -> dict[str, int]:
@@ -138,7 +142,7 @@ def messages(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[by
     try:
         message = b""
         while _COMPLETE not in message[:_HEAD]:
-            message = socket.recv().encode()
+            message = str(socket.recv()).encode()  # text, as all that the service sends
             yield message, time.time()
     finally:
         socket.close()

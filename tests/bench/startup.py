@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
+from statistics import median
 
 from bench.figures import Row, Section, compared, ratio
 from bench.processes import cpu_seconds, environment, family, memory, own_cpu_seconds, serving
@@ -22,7 +24,9 @@ _OURS = ("web.wsgi", "worker.app", "worker.reconciler", "nfctl.cli")
 # `nfctl up` itself, the worker, the reconciler, the web server and Flower.
 _PYTHONS = 5
 _IMPORT_ROUNDS = 3
+_IMPORT_HEADINGS = ("Python that runs", "ms", "CPU ms", "CPU ÷ `pass`", "CPU ÷ the libraries")
 _SETTLE_SECONDS = 10
+_FEW = 3
 _CELERY = (sys.executable, "-m", "celery", "-A", "bench.peers.bare_celery", "--skip-checks")
 _WORKER = (*_CELERY, "worker", "--without-mingle", "--without-gossip", "-P", "prefork", "-c", "1")
 _GUNICORN = (sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", "--no-control-socket")
@@ -43,7 +47,8 @@ _NOTE = (
 def measure(sizes: Sizes) -> list[Section]:
     """Start-up, imports, idle."""
     return [
-        Section("Starting", [*_up(sizes.rounds), *_imports(sizes.rounds * _IMPORT_ROUNDS)]),
+        Section("Starting", _up(sizes.rounds)),
+        Section("Imports", _imports(sizes.rounds * _IMPORT_ROUNDS), _IMPORT_HEADINGS),
         Section("At rest", _idle(2 * sizes.seconds), notes=[_NOTE]),
     ]
 
@@ -72,20 +77,24 @@ def _up(rounds: int) -> list[Row]:
 
 
 def _imports(rounds: int) -> list[Row]:
-    codes = {name: f"import {name}" for name in _OURS} | {"": _LIBRARIES, "pass": "pass"}
+    """What each module takes that a process begins with, beside the libraries and beside nothing."""
+    codes = {"pass": "pass", _LIBRARIES: _LIBRARIES} | {f"import {name}": f"import {name}" for name in _OURS}
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in codes}
     for _ in range(rounds):
         for name, code in codes.items():
             took[name].append(_timed(code))
-    rows = []
-    for name in _OURS:
-        for says, which in (("", 0), ("… CPU", 1)):
-            mine, libraries, nothing = ([1000 * one[which] for one in took[key]] for key in (name, "", "pass"))
-            what = f"`import {name}` (ms)" if not says else f"{says} (ms)"
-            rows.append(compared(what, f"`{_LIBRARIES}`", mine, libraries, "{:,.0f}"))
-            if name == _OURS[-1]:
-                rows.append(compared(what, "`python -c pass`", mine, nothing, "{:,.0f}"))
-    return rows
+    walls = {name: median(wall for wall, _ in each) for name, each in took.items()}
+    cpus = {name: median(cpu for _, cpu in each) for name, each in took.items()}
+    return [
+        (
+            f"`{name}`",
+            f"{1000 * walls[name]:,.0f}",
+            f"{1000 * cpus[name]:,.0f}",
+            ratio(cpus[name], cpus["pass"]),
+            ratio(cpus[name], cpus[_LIBRARIES]),
+        )
+        for name in codes
+    ]
 
 
 def _timed(code: str) -> tuple[float, float]:
@@ -109,22 +118,21 @@ def _idle(seconds: int) -> list[Row]:
         time.sleep(seconds)
         percent = {pid: 100 * (own_cpu_seconds(pid) - before[pid]) / seconds for pid in pids}
         mib = {pid: memory(pid) for pid in pids}
-    rows = []
-    for what, unit, of, form in (("CPU", "%", percent, "{:.2f}"), ("Memory", "MiB", mib, "{:.0f}")):
-        for name, other in _PROGRAMS.items():
-            mine, his = ([of[pid] for pid in group] for group in (ours[name], peers[other]))
-            shown, beside = (" + ".join(form.format(one) for one in group) for group in (mine, his))
-            rows.append((f"{what} of {name} ({unit})", shown, f"{beside} {other}", ratio(sum(mine), sum(his))))
-        mine, his = ([of[pid] for pids in groups.values() for pid in pids] for groups in (ours, peers))
-        rows.append(
-            (
-                f"{what} of all ({unit})",
-                form.format(sum(mine)),
-                f"{form.format(sum(his))} all these",
-                ratio(sum(mine), sum(his)),
-            )
-        )
-    return rows
+    groups = [(name, other, ours[name], peers[other]) for name, other in _PROGRAMS.items()]
+    groups.append(("all", "all these", [*chain(*ours.values())], [*chain(*peers.values())]))
+    return [
+        *(_row(f"CPU of {name} (%)", other, mine, his, percent, "{:.2f}") for name, other, mine, his in groups),
+        *(_row(f"Memory of {name} (MiB PSS)", other, mine, his, mib, "{:.0f}") for name, other, mine, his in groups),
+    ]
+
+
+def _row(what: str, other: str, ours: Sequence[int], theirs: Sequence[int], of: Mapping[int, float], form: str) -> Row:
+    """Each process of ours and of theirs, and the ratio of the sums; of many only the sum is shown."""
+    mine, his = ([of[pid] for pid in pids] for pids in (ours, theirs))
+    shown, beside = (
+        " + ".join(map(form.format, each)) if len(each) <= _FEW else form.format(sum(each)) for each in (mine, his)
+    )
+    return what, shown, f"{beside} {other}", ratio(sum(mine), sum(his))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.caller import API, Caller
 from bench.figures import Row, Section, compared, latencies, quantile, ratio
-from bench.plot import Plot
+from bench.plot import Plot, Points
 from bench.processes import cpu_seconds, own_cpu_seconds
 from bench.sizes import Sizes
 from bench.stage import directory, printing, redis_server, service_with_child
@@ -133,6 +133,7 @@ def _rows(
 ) -> list[Row]:
     tenth = len(posts.seconds) // 10
     mine, his = 1 / mean(posts.seconds), 1 / mean(sends.seconds)
+    many, tasks = [rate for rate, _ in rates], [rate for _, rate in rates]
     (few, at_first), *_, (most, at_last) = statuses.items()
     return [
         latencies(f"`POST /run`, the first {tenth:,}", "`send_task`", posts.seconds[:tenth], sends.seconds[:tenth]),
@@ -146,7 +147,7 @@ def _rows(
             "CPU of each (ms)", "`send_task`", [1000 * one for one in posts.cpu], [1000 * one for one in sends.cpu]
         ),
         ("Submissions a second, one caller", f"{mine:,.0f}", f"{his:,.0f} `send_task`", ratio(mine, his)),
-        compared(f"… {_AT_ONCE} callers", "`send_task`", *map(list, zip(*rates, strict=True)), "{:,.0f}"),
+        compared(f"… {_AT_ONCE} callers", "`send_task`", many, tasks, "{:,.0f}"),
         compared("Memory of Redis for each that waits (bytes)", "`send_task`", posts.bytes, sends.bytes, "{:,.0f}"),
         latencies(f"`GET /status`, {most:,} wait", f"with {few} that wait", at_last, at_first),
     ]
@@ -158,7 +159,7 @@ def _plots(posts: Side, sends: Side, statuses: Mapping[int, list[float]]) -> dic
         starts = range(0, len(side.seconds), step)
         return [(start + step, 1000 * median(side.seconds[start : start + step])) for start in starts]
 
-    lines = {
+    lines: dict[str, Points] = {
         "POST /run": by_block(posts),
         "send_task": by_block(sends),
         "GET /status": [(waiting, 1000 * quantile(taken, 0.5)) for waiting, taken in statuses.items()],

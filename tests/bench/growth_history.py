@@ -1,0 +1,113 @@
+"""Growth with history: what a page of it, the status and a submission take, and what rest costs, as runs pile up."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.caller import API, Caller
+from bench.figures import Row, Section, milliseconds, quantile
+from bench.plot import Plot
+from bench.processes import cpu_seconds, serving
+from bench.sizes import Sizes
+from bench.stage import WEB_COMMAND, directory, http_server, redis_server, say, settings_alone
+from bench.submit import WANTED
+from ports import free_port
+
+from nfctl.children import Program
+from shared import times
+from shared.redis_client import connect
+from shared.runs import Run, RunStatus, new_run_id, new_session_id
+from shared.settings import load
+from shared.store import Store
+
+_ASKED = 50
+_SETTLE_SECONDS = 3
+_ALIVE, _HISTORY, _STATUS, _POST = "GET /healthz", "GET /history?limit=100", "GET /status", "POST /run"
+_PATHS = {_ALIVE: "/healthz", _HISTORY: f"{API}/history?limit=100", _STATUS: f"{API}/status"}
+_HEADINGS = (
+    "runs",
+    *(f"`{name}` (ms, p50 / p99)" for name in (_ALIVE, _HISTORY, _STATUS, _POST)),
+    "p50 ÷ `GET /healthz`: history, status, POST",
+    "CPU at rest: web, reconciler, Redis (%)",
+)
+_NOTE = (
+    "Web processes, reconciler and Redis, without a worker: what is submitted waits. `GET /healthz`, which asks Redis "
+    "nothing, is the cost of a request itself. A page of history has fewer runs where there are fewer than 100."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """With one number of runs in history: seconds of each call, and CPU at rest in percent, by process."""
+
+    seconds: Mapping[str, Sequence[float]]
+    rest: Mapping[str, float]
+
+
+def measure(sizes: Sizes) -> list[Section]:
+    """A fresh stage for each number of runs."""
+    found = {}
+    for runs in sizes.history:
+        found[runs] = _measured(runs, sizes)
+        say(f"{runs:,} runs in history: {milliseconds(found[runs].seconds[_STATUS])} ms for the status")
+    rows = [_row(runs, one) for runs, one in found.items()]
+    lines = {
+        name: [(float(runs), 1000 * quantile(one.seconds[name], 0.5)) for runs, one in found.items()]
+        for name in (_ALIVE, _HISTORY, _STATUS, _POST)
+    }
+    plot = Plot("Calls as history grows", "runs in history", "milliseconds, p50", lines)
+    return [Section("More history", rows, _HEADINGS, [_NOTE], {"history": plot})]
+
+
+def _measured(runs: int, sizes: Sizes) -> Found:
+    with ExitStack() as stack:
+        here = stack.enter_context(directory())
+        url, redis = stack.enter_context(redis_server(here))
+        _fill(url, runs)
+        port, pids = stack.enter_context(_controller(url, here, redis))
+        time.sleep(_SETTLE_SECONDS)
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        time.sleep(sizes.seconds)
+        rest = {name: 100 * (cpu_seconds(pid) - before[name]) / sizes.seconds for name, pid in pids.items()}
+        caller = Caller(port)
+        seconds: dict[str, list[float]] = {name: [] for name in _PATHS}
+        for _ in range(sizes.rounds):
+            for name, path in _PATHS.items():
+                seconds[name] += [caller.get(path) for _ in range(_ASKED)]
+        # The last, for each is one more run.
+        seconds[_POST] = [caller.post(f"{API}/run", WANTED) for _ in range(2 * _ASKED)]
+    return Found(seconds, rest)
+
+
+def _fill(redis_url: str, runs: int) -> None:
+    """So many runs that have ended, each the only one of its time."""
+    store = Store(connect(redis_url), load({"REDIS_URL": redis_url}))
+    for _ in range(runs):
+        now = times.now()
+        run = Run(run_id=new_run_id(now), pipeline="bench", session_id=new_session_id(), queued_at=now)
+        store.submit(run, "reject")
+        store.finish(run.run_id, RunStatus.SUCCEEDED, message="1 task succeeded.", exit_code=0)
+
+
+@contextmanager
+def _controller(redis_url: str, here: Path, redis: int) -> Iterator[tuple[int, Mapping[str, int]]]:
+    """The web processes' port, and the pids of what is at work."""
+    port = free_port()
+    its = settings_alone(REDIS_URL=redis_url, PORT=str(port), DATA_DIR=str(here))
+    reconciler = Program("reconciler", [sys.executable, "-m", "worker.reconciler"], its, here / "reconciler.log")
+    with http_server(WEB_COMMAND, its, here, port, "/healthz") as web, serving(reconciler, lambda: True) as pid:
+        yield port, {"web": web, "reconciler": pid, "Redis": redis}
+
+
+def _row(runs: int, found: Found) -> Row:
+    alive = quantile(found.seconds[_ALIVE], 0.5)
+    names = (_HISTORY, _STATUS, _POST)
+    return (
+        f"{runs:,}",
+        *(milliseconds(found.seconds[name]) for name in (_ALIVE, *names)),
+        " / ".join(f"{quantile(found.seconds[name], 0.5) / alive:.1f}" for name in names),
+        " / ".join(f"{percent:.1f}" for percent in found.rest.values()),
+    )

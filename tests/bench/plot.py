@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 720, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 20, 74, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 76, 28, 74, 56
 # Apart from one another for those who see colours differently too; each line also has a dash of its own.
 _COLOURS = (("#0063b5", "#5db0ff"), ("#b34700", "#ff9d5c"), ("#00745a", "#3fd0a8"), ("#8a3ea8", "#d697f0"))
 _DASHES = ("", "7 4", "2 4", "9 3 2 3")
@@ -33,7 +33,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Lines by name over one axis. Axes grow by tens unless they are told to be even; an even y begins at 0."""
+    """Lines by name. Axes grow by tens unless told to be even: an even x counts in whole steps, an even y from 0."""
 
     title: str
     x: str
@@ -56,7 +56,7 @@ def svg(plot: Plot) -> str:
     lines = {name: _shown(plot, points) for name, points in plot.lines.items()}
     xs = [x for points in lines.values() for x, _ in points]
     ys = [y for points in lines.values() for _, y in points]
-    across = _even(min(xs), max(xs)) if plot.even_x else _by_tens(min(xs), max(xs))
+    across = _even(min(xs), max(xs), least_step=1) if plot.even_x else _by_tens(min(xs), max(xs))
     up = _even(0, max(ys)) if plot.even_y else _by_tens(min(ys), max(ys))
     parts = [*_frame(plot, across, up), *_legend(list(lines))]
     for number, points in enumerate(lines.values()):
@@ -79,10 +79,10 @@ def _by_tens(least: float, most: float) -> _Axis:
     return _Axis(lambda value: (math.log10(value) - low) / (high - low), ticks)
 
 
-def _even(least: float, most: float) -> _Axis:
-    rough = max(most - least, 1e-9) / 5
+def _even(least: float, most: float, least_step: float = 1e-9) -> _Axis:
+    rough = max((most - least) / 5, least_step)
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * times for times in (1, 2, 5, 10) if unit * times >= rough)
+    step = next(unit * times for times in (1, 2, 5, 10) if unit * times >= rough * 0.999)
     first, last = math.floor(least / step), math.ceil(most / step)
     low, high = first * step, max(last, first + 1) * step
     ticks = [number * step for number in range(first, round(high / step) + 1)]
@@ -113,7 +113,7 @@ def _legend(names: Sequence[str]) -> Iterator[str]:
     for number, name in enumerate(names):
         yield f'<path class="line s{number}" {_dash(number)}d="M{at:.0f} 48h26"/>'
         yield f'<text x="{at + 32:.0f}" y="52">{escape(name)}</text>'
-        at += 56 + 7.0 * len(name)
+        at += 60 + 7.5 * len(name)
 
 
 def _line(number: int, points: Points) -> Iterator[str]:
@@ -136,6 +136,6 @@ def _y(share: float) -> float:
 
 
 def _short(value: float) -> str:
-    if value >= 1:
-        return f"{value:,.0f}" if abs(value - round(value)) < 1e-9 else f"{value:g}"
-    return f"{value:.10f}".rstrip("0").rstrip(".") if value > 0 else "0"
+    if value >= 1_000_000:
+        return f"{value / 1_000_000:g}M"
+    return f"{value / 1_000:g}k" if value >= 10_000 else f"{value:,.6g}"

@@ -1,4 +1,4 @@
-"""Growth with sockets and with web processes: CPU a delivery, beside the Go library under the same load."""
+"""Growth with sockets, and with the processes that hold them: CPU a delivery, beside the Go library's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,6 @@ from bench.stage import say
 _RATE = 10
 _PROCESSES_RATE = 20
 _PROCESSES = 2
-# Two rounds of 10,000 sockets on two servers take five minutes.
-_ROUNDS = 1
 _HEADINGS = (
     "CPU µs a delivery",
     "p50 / p99 ms",
@@ -34,28 +32,30 @@ def by_sockets(sizes: Sizes) -> list[Section]:
     allow_files(max(sizes.sockets))
     program = build.load_program(say)
     found = {
-        sockets: [_pair(Load(sockets, _RATE, sizes.seconds), _PROCESSES, program) for _ in range(_ROUNDS)]
+        sockets: [_pair(Load(sockets, _RATE, sizes.seconds), _PROCESSES, program) for _ in range(sizes.trials)]
         for sockets in sizes.sockets
     }
     rows = [(f"{sockets:,}", *_row(pairs)) for sockets, pairs in found.items()]
     plot = _plot("CPU a delivery as sockets grow", "sockets", found)
-    note = f"{_RATE} frames/s, {_PROCESSES} web processes; with few sockets what a server does anyway is shared by few."
+    note = (
+        f"{_RATE} frames/s, {_PROCESSES} socket processes; with few sockets what a server does anyway is shared by few."
+    )
     return [Section("More sockets", rows, ("sockets", *_HEADINGS), [note], {"sockets": plot})]
 
 
 def by_processes(sizes: Sizes) -> list[Section]:
-    """More and more web processes for the same sockets."""
+    """The same sockets in more and more processes."""
     allow_files(sizes.viewers)
     program = build.load_program(say)
     load = Load(sizes.viewers, _PROCESSES_RATE, sizes.seconds)
     found: dict[int, list[tuple[Figures, Figures]]] = {processes: [] for processes in sizes.processes}
-    for _ in range(_ROUNDS):
+    for _ in range(sizes.trials):
         for processes, pairs in found.items():
             pairs.append(_pair(load, processes, program))
     rows = [(str(processes), *_row(pairs)) for processes, pairs in found.items()]
-    plot = _plot("CPU a delivery as web processes grow", "web processes", found, even=True)
+    plot = _plot("CPU a delivery as socket processes grow", "socket processes", found, even=True)
     note = f"{load.sockets:,} sockets, {load.rate} frames/s. The Go library is one process, whatever the number."
-    return [Section("More web processes", rows, ("web processes", *_HEADINGS), [note], {"processes": plot})]
+    return [Section("More socket processes", rows, ("socket processes", *_HEADINGS), [note], {"processes": plot})]
 
 
 def _pair(load: Load, processes: int, program: Path) -> tuple[Figures, Figures]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 class Sizes:
     """As a report has them: about twenty minutes on two processors.
 
-    `rounds` is how often a measurement and what stands beside it take turns, `seconds` how long a steady load or an
-    idle time is watched, `queue` how many runs wait in the end. The others are the sizes along each curve.
+    `rounds` is how often a measurement and what stands beside it take turns, `trials` the same along the curves of
+    sockets and of the processes that hold them, where each takes half a minute. `seconds` is how long a steady load or
+    an idle time is watched, `queue` how many runs wait in the end. The tuples are the sizes along each curve.
     """
 
     rounds: int = 3
+    trials: int = 1
     seconds: int = 10
     queue: int = 10_000
     viewers: int = 1_000

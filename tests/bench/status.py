@@ -28,7 +28,10 @@ def measure(sizes: Sizes) -> list[Section]:
         watched += _answers(Load(sizes.viewers, _RATE, sizes.seconds), program)
         alone += _answers(Load(0, _RATE, sizes.seconds), program)
     what = f"`GET /status`, {sizes.viewers:,} sockets with {_RATE} frames/s"
-    note = f"{_PROCESSES} web processes, each request on a connection of its own; nothing was lost at the sockets."
+    note = (
+        f"{_PROCESSES} processes hold the sockets and one answers, each request on a connection of its own; nothing "
+        "was lost at the sockets."
+    )
     return [Section("Status while many watch", [latencies(what, "without sockets", watched, alone)], notes=[note])]
 
 

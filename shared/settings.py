@@ -235,11 +235,14 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def load_or_exit() -> Settings:
-    """The settings of this process; a bad one ends it with its one line on stderr."""
+    """The settings of a process that needs Redis; a bad one ends it with its one line on stderr."""
     try:
-        return load()
+        settings = load()
+        if not settings.redis_url:
+            raise BadSetting("REDIS_URL", "", "takes the URL of a Redis here; only `nfctl up` starts one of its own")
     except BadSetting as error:
         sys.exit(str(error))
+    return settings
 
 
 def example() -> str:

@@ -240,6 +240,10 @@ class Store:
         with store_errors():
             return [value.decode() for value in self.redis.lrange(keys.QUEUE, 0, most - 1)]
 
+    def waiting(self, most: int = 100) -> list[Run]:
+        """The waiting runs themselves, the next one first."""
+        return [run for run in self._records(self.queue(most)) if run is not None]
+
     def queue_length(self) -> int:
         """How many runs wait."""
         with store_errors():
@@ -372,10 +376,15 @@ class Store:
 
     def _history_page(self, start: int, size: int) -> list[Run | None]:
         with store_errors():
-            run_ids = self.redis.zrevrange(keys.HISTORY, start, start + size - 1)
+            found = self.redis.zrevrange(keys.HISTORY, start, start + size - 1)
+        return self._records([run_id.decode() for run_id in found])
+
+    def _records(self, run_ids: Sequence[str]) -> list[Run | None]:
+        """The records of these runs, asked for at once; None for one that is gone."""
+        with store_errors():
             pipeline = self.redis.pipeline(transaction=False)
             for run_id in run_ids:
-                pipeline.hget(keys.run(run_id.decode()), "record")
+                pipeline.hget(keys.run(run_id), "record")
             records = pipeline.execute()
         return [Run.from_record(orjson.loads(record)) if record else None for record in records]
 

@@ -5,7 +5,6 @@ from typing import Any
 import orjson
 
 from shared import times
-from shared.errors import RunNotFound
 from shared.runs import RunStatus
 from shared.store import Kept, Store
 from web.wiring import Service
@@ -66,16 +65,9 @@ def percent(kept: Kept) -> int:
 
 def queue(store: Store) -> list[dict[str, Any]]:
     """The waiting runs with their places, the first hundred."""
-    entries = []
-    for position, run_id in enumerate(store.queue(), start=1):
-        try:
-            run = store.get(run_id).run.info()
-        except RunNotFound:
-            continue
-        entries.append(
-            {name: run[name] for name in ("run_id", "pipeline", "queued_at", "triggered_by")} | {"position": position}
-        )
-    return entries
+    names = ("run_id", "pipeline", "queued_at", "triggered_by")
+    infos = [run.info() for run in store.waiting()]
+    return [{name: info[name] for name in names} | {"position": place} for place, info in enumerate(infos, start=1)]
 
 
 def log_preview(service: Service, run_id: str) -> list[str]:

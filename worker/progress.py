@@ -59,7 +59,15 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON values."""
-        return asdict(self)
+        # Not asdict of it all, which copies each hash of each task at work, for each batch.
+        return {
+            "processes": {name: asdict(counts) for name, counts in self.processes.items()},
+            "live": dict(self.live),
+            "just_ended": self.just_ended,
+            "tasks_seen": self.tasks_seen,
+            "percent": self.percent,
+            "executor": self.executor,
+        }
 
     def fold(self, said: Meaning, at: str) -> tuple[int, dict[str, Any]] | None:
         """Take in what a line said at that time; returns the index and fields of the task that changed, if one did."""

@@ -46,9 +46,19 @@ def images(node: Node) -> image_builder.Images:
 
 
 @pytest.fixture(scope="session")
-def cluster_settings(node: Node, images: image_builder.Images, tmp_path_factory: Any) -> dict[str, str]:
+def claim(node: Node, tmp_path_factory: Any) -> Path:
+    """The directory behind the work claim of the runs' namespace, which is made here."""
+    return deploy_runs(node, tmp_path_factory.mktemp("overlay"), NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def cluster_settings(
+    node: Node,
+    images: image_builder.Images,
+    claim: Path,  # noqa: ARG001 - it must be there
+    tmp_path_factory: Any,
+) -> dict[str, str]:
     """The settings of a service on this machine whose runs work on the cluster."""
-    deploy_runs(node, tmp_path_factory.mktemp("overlay"), NAMESPACE)
     pipelines = shutil.copytree(ROOT / "examples", tmp_path_factory.mktemp("own") / "pipelines")
     return runner_settings(node, images.nextflow.name, NAMESPACE, pipelines)
 

@@ -125,12 +125,13 @@ def test_a_run_from_the_request_to_its_end(service: Service, node: Node) -> None
     assert [line["line"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_the_log_is_what_kubectl_shows(service: Service, node: Node, pipeline: Callable[..., str]) -> None:
-    """Each line of the container once, in order, but for the rows of the trace."""
+def test_the_log_is_what_kubectl_shows(service: Service, node: Node, claim: Path, pipeline: Callable[..., str]) -> None:
+    """Each line of the container once, in order, but for the rows of the trace; all of it stays on the claim."""
     run_id = service.submit(pipeline(NUMBERED))
     service.ended(run_id, 120)
     shown = node.run_kubectl("-n", NAMESPACE, "logs", f"job/nextflow-{run_id}").splitlines()
     assert service.lines(run_id) == [line for line in shown if not line.startswith("task_id\t")]
+    assert (claim / "runs" / run_id / "log").read_text().splitlines() == shown
     assert [line for line in shown if line.startswith("line ")] == [f"line {n}" for n in range(1, LINES + 1)]
 
 

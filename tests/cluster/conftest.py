@@ -55,7 +55,7 @@ def claim(node: Node, tmp_path_factory: Any) -> Path:
 def cluster_settings(
     node: Node,
     images: image_builder.Images,
-    claim: Path,  # noqa: ARG001 - it must be there
+    claim: Path,
     tmp_path_factory: Any,
 ) -> dict[str, str]:
     """The settings of a service on this machine whose runs work on the cluster."""

@@ -17,12 +17,10 @@ if tonumber(have[2]) ~= batch - 1 then return 'moved' end
 
 redis.call('HSET', run_key, 'batch', batch, 'place', ARGV[4], 'nonce', ARGV[9])
 if ARGV[5] ~= '' then redis.call('HSET', run_key, 'progress', ARGV[5]) end
-local at = 11
-for _ = 1, count do
-  emit(run_key, events_key, run_id, tonumber(ARGV[at]), ARGV[at + 1])
-  at = at + 2
-end
-trim(run_key, events_key, tonumber(ARGV[6]), tonumber(ARGV[7]))
+local told = {}
+for at = 11, 10 + 2 * count do told[#told + 1] = ARGV[at] end
+if count > 0 then emit(run_key, events_key, run_id, told, tonumber(ARGV[6]), tonumber(ARGV[7])) end
+local at = 11 + 2 * count
 while at < #ARGV do
   redis.call('HSET', tasks_key, ARGV[at], ARGV[at + 1])
   if tonumber(ARGV[at]) > max_tasks then redis.call('HDEL', tasks_key, tonumber(ARGV[at]) - max_tasks) end

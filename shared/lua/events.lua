@@ -1,21 +1,9 @@
--- Shared by every script: an event is numbered, kept and published in one step.
+-- Shared by every script: events are numbered, kept and published in one step, and the oldest are dropped.
 local CHANNEL = 'nfc:events'
 
-local function emit(run_key, events_key, run_id, cost, body)
-  local id = redis.call('HINCRBY', run_key, 'seq', 1)
-  redis.call('XADD', events_key, id .. '-0', 'cost', cost, 'body', body)
-  redis.call('HINCRBY', run_key, 'kept_cost', cost)
-  redis.call('HINCRBY', run_key, 'kept_bytes', #body)
-  redis.call('PUBLISH', CHANNEL, run_id .. ' ' .. id .. ' ' .. body)
-  return id
-end
-
--- Drop the oldest events until the rest is within both bounds. The newest one always stays.
-local function trim(run_key, events_key, max_cost, max_bytes)
-  local kept = redis.call('HMGET', run_key, 'kept_cost', 'kept_bytes', 'seq')
-  local cost, bytes, newest = tonumber(kept[1] or 0), tonumber(kept[2] or 0), (kept[3] or 0) .. '-0'
-  if cost <= max_cost and bytes <= max_bytes then return end
-  local done = false
+-- Drop the oldest events until the rest is within both bounds. The newest one always stays. Returns what is left.
+local function trimmed(events_key, newest, cost, bytes, max_cost, max_bytes)
+  local done = cost <= max_cost and bytes <= max_bytes
   while not done do
     local gone = {}
     for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 50)) do
@@ -27,6 +15,20 @@ local function trim(run_key, events_key, max_cost, max_bytes)
     end
     if #gone > 0 then redis.call('XDEL', events_key, unpack(gone)) else done = true end
   end
-  redis.call('HSET', run_key, 'kept_cost', cost, 'kept_bytes', bytes)
+  return cost, bytes
 end
 
+-- `told` is a list of cost and body in turns.
+local function emit(run_key, events_key, run_id, told, max_cost, max_bytes)
+  local have = redis.call('HMGET', run_key, 'seq', 'kept_cost', 'kept_bytes')
+  local seq, cost, bytes = tonumber(have[1] or 0), tonumber(have[2] or 0), tonumber(have[3] or 0)
+  for i = 1, #told, 2 do
+    local body = told[i + 1]
+    seq = seq + 1
+    redis.call('XADD', events_key, seq .. '-0', 'cost', told[i], 'body', body)
+    redis.call('PUBLISH', CHANNEL, run_id .. ' ' .. seq .. ' ' .. body)
+    cost, bytes = cost + tonumber(told[i]), bytes + #body
+  end
+  cost, bytes = trimmed(events_key, seq .. '-0', cost, bytes, max_cost, max_bytes)
+  redis.call('HSET', run_key, 'seq', seq, 'kept_cost', cost, 'kept_bytes', bytes)
+end

@@ -21,8 +21,12 @@ end
 redis.call('HSET', run_key, 'status', ARGV[4], 'record', ARGV[5])
 redis.call('HINCRBY', run_key, 'version', 1)
 if ARGV[10] ~= '' then redis.call('HSET', run_key, 'progress', ARGV[10]) end
-for i = 12, #ARGV do emit(run_key, events_key, run_id, 1, ARGV[i]) end
-trim(run_key, events_key, tonumber(ARGV[8]), tonumber(ARGV[9]))
+local told = {}
+for i = 12, #ARGV do
+  told[#told + 1] = 1
+  told[#told + 1] = ARGV[i]
+end
+emit(run_key, events_key, run_id, told, tonumber(ARGV[8]), tonumber(ARGV[9]))
 
 if slot == 'release' then
   if redis.call('GET', active_key) == run_id then redis.call('DEL', active_key) end

@@ -40,7 +40,7 @@ end
 if record then
   redis.call('HSET', run_key, 'record', record, 'status', status, 'version', 1, 'fence', 0, 'batch', 0)
   redis.call('ZADD', history_key, ARGV[7], run_id)
-  emit(run_key, events_key, run_id, 1, body)
+  emit(run_key, events_key, run_id, {1, body}, math.huge, math.huge)
 end
 if fingerprint ~= '' then
   redis.call('HSET', idempotency_key, 'fingerprint', fingerprint, 'run_id', target, 'outcome', outcome)

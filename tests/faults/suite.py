@@ -52,7 +52,7 @@ class Suite:
         stage = self._free.get()
         directory = Path(tempfile.mkdtemp(dir=self._directory))
         try:
-            verdict = run_trial(fault, stage, directory, f"{self._seed} {fault.name} {number}")
+            verdict = run_trial(fault, stage, directory, number, self._seed)
         except BaseException as error:  # a trial that cannot be judged is one that went wrong
             verdict = Verdict(wrong=[f"{type(error).__name__}: {error}"])
         finally:

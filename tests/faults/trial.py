@@ -145,8 +145,13 @@ class Scene:
         return self.service.children(name)
 
     def wait_for_line(self, number: int) -> None:
-        """Until some viewer has seen that line, or a later one."""
-        self.service.wait(lambda: any(max(viewer.numbers, default=0) >= number for viewer in self.viewers), 180)
+        """Until some viewer has seen that line, or a later one; the run must not end before."""
+
+        def seen() -> bool:
+            assert not any(viewer.completes for viewer in self.viewers), f"run {self.run_id} ended by itself"
+            return any(max(viewer.numbers, default=0) >= number for viewer in self.viewers)
+
+        self.service.wait(seen, _SECONDS_TO_BEGIN)
 
     def wait_for_line_after(self, moment: float) -> None:
         """Until some viewer has seen a line that was printed after that moment."""
@@ -240,7 +245,9 @@ def _run_another(scene: Scene) -> None:
     parameters = {"lines": 3, "pause": 0}
     scene.more_runs.append(scene.service.submit(scene.stage.pipeline, parameters=parameters))
     another = scene.service.ended(scene.more_runs[-1], _SECONDS_TO_BEGIN)
-    scene.verdict.check(another["status"] == "succeeded", f"a run afterwards has {another['status']}")
+    scene.verdict.check(
+        another["status"] == "succeeded", f"a run afterwards has {another['status']}: {another['message']}"
+    )
 
 
 def _judge(scene: Scene, fault: Fault) -> None:

@@ -54,19 +54,24 @@ def _worker_frozen_beside_another(scene: Scene) -> float:
     scene.lasting.enter_context(_another(scene, "worker@", ["-n", "worker@second"]))
     with _frozen(scene, first):
         frozen_at = time.time()
+        was_at_work = any(viewer.numbers for viewer in scene.viewers)
         time.sleep(_FROZEN_SECONDS)
     scene.wait_for_line_after(time.time())
+    if was_at_work:
+        scene.service.wait(lambda: _says(scene, "worker", '"action":"run.left"'))
     return frozen_at
 
 
-def _worker_replaced_twice(scene: Scene) -> float:
-    for _ in range(2):
+def _says(scene: Scene, program: str, words: str) -> bool:
+    return words in (scene.directory / "data" / "logs" / f"{program}.log").read_text(errors="replace")
+
+
+def _worker_replaced_twice(scene: Scene) -> None:
+    for pause in (scene.rng.uniform(0, 2), 0):
         [parent, *_] = scene.pids("worker@")
-        told_at = time.time()
         scene.signal([parent], signal.SIGTERM)
         scene.service.wait(partial(_replaced, scene, parent), 60)
-        time.sleep(scene.rng.uniform(0, 2))
-    return told_at
+        time.sleep(pause)
 
 
 def _replaced(scene: Scene, parent: int) -> bool:
@@ -124,15 +129,13 @@ def _web_killed(scene: Scene) -> None:
     scene.signal([scene.rng.choice(scene.pids("gunicorn", 2))], signal.SIGKILL)
 
 
-def _web_stopped_with_sockets(scene: Scene) -> float:
+def _web_stopped_with_sockets(scene: Scene) -> None:
     opened = [_open(scene) for _ in range(200)]
     with ThreadPoolExecutor(200) as pool:
-        told_at = time.time()
         closing_codes = [pool.submit(_close_code, one) for one in opened]
         scene.signal(scene.pids("gunicorn")[:1], signal.SIGTERM)
     told = [code.result() for code in closing_codes]
     scene.verdict.check(told == [1012] * 200, f"sockets of a web that stopped were closed with {set(told)}")
-    return told_at
 
 
 def _two_of_each(scene: Scene) -> None:

@@ -91,7 +91,7 @@ class Verdict:
     disordered: int = 0
     wrong: list[str] = field(default_factory=list)
     recovery: float = 0.0
-    """Seconds from when the fault was over until every viewer saw a line printed after it, or the end."""
+    """Seconds from when the fault was over until every viewer saw a line printed after it, or the end if that was it."""
     amid: bool = False
     """Lines were printed before the fault, and after it too unless it went on to the run's end."""
     peak_mib: float = 0.0
@@ -211,10 +211,11 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
             service.ended(run_id, _SECONDS_TO_END)
         for viewer in scene.viewers:
             viewer.join(60)
-        ended_by_it = fault.to_the_end or service.run(scene.run_id)["status"] != "succeeded"
-        verdict.amid = _is_amid(scene, began, None if ended_by_it else over)
-        verdict.recovery = max(_recovery(viewer, over) for viewer in scene.viewers)
-        limit = _SECONDS_TO_RECOVER if verdict.amid else float("inf")
+        nothing_after = fault.to_the_end or service.run(scene.run_id)["status"] != "succeeded"
+        verdict.amid = _is_amid(scene, began, None if nothing_after else over)
+        at_end = fault.to_the_end or bool(fault.ends_with)
+        verdict.recovery = max(_recovery(viewer, over, at_end=at_end) for viewer in scene.viewers)
+        limit = _SECONDS_TO_RECOVER if verdict.amid and not at_end else float("inf")
         verdict.check(verdict.recovery < limit, f"some viewer was told nothing for {verdict.recovery:.0f} s")
     finally:
         for viewer in scene.viewers:
@@ -235,8 +236,8 @@ def _is_amid(scene: Scene, began: float, over: float | None) -> bool:
     return bool(printed) and min(printed) < began and (over is None or max(printed) >= over)
 
 
-def _recovery(viewer: Viewer, over: float) -> float:
-    seen = viewer.saw_line_printed_after(over) or viewer.completed_at
+def _recovery(viewer: Viewer, over: float, *, at_end: bool) -> float:
+    seen = (None if at_end else viewer.saw_line_printed_after(over)) or viewer.completed_at
     return max(0.0, seen - over) if seen is not None else float("inf")
 
 

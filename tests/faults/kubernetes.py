@@ -36,7 +36,6 @@ def _api_server(broken: Callable[[Proxy], AbstractContextManager[None]]) -> Call
 
 def _log_cut(scene: Scene) -> None:
     for _ in range(_CUTS):
-        # The follower is back a moment after each.
         scene.service.wait(lambda: _stage(scene).proxy.cut(logs_only=True), 60)
         time.sleep(scene.rng.uniform(0, 0.3))
 
@@ -101,7 +100,8 @@ FAULTS = [
     Fault("API server answers 500 for 30 s", _api_server(lambda proxy: proxy.answering(500)), **_BESIDE),
     Fault("API server answers 429 for 30 s", _api_server(lambda proxy: proxy.answering(429)), **_BESIDE),
     Fault("API server silent for 30 s", _api_server(lambda proxy: proxy.silent()), **_BESIDE),
-    Fault("log stream cut 50 times", _log_cut, **_BESIDE),
+    # The follower comes back five seconds after a cut, when there were many.
+    Fault("log stream cut 50 times", _log_cut, lines=8000, **_BESIDE),
     Fault("kubelet restarted", _restarted(KUBELET), alone=True, **_BESIDE),
     Fault("head pod deleted", _head_deleted, ends_with="deleted from outside", **_ENDED),
     Fault("head out of memory", _head_out_of_memory, ends_with="OOMKilled", **_ENDED),

@@ -91,7 +91,8 @@ class Verdict:
     disordered: int = 0
     wrong: list[str] = field(default_factory=list)
     recovery: float = 0.0
-    """Seconds from when the fault was over until every viewer saw a line printed after it, or the end if that was it."""
+    """Seconds from when the fault was over until every viewer saw a line printed after it; or the run's end, if the
+    fault went on to that."""
     amid: bool = False
     """Lines were printed before the fault, and after it too unless it went on to the run's end."""
     peak_mib: float = 0.0

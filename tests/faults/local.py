@@ -296,12 +296,13 @@ def _clock_back(scene: Scene) -> float:
     return over
 
 
-def _reads_nothing(opened: websocket.WebSocket) -> str:
+def _reads_nothing(scene: Scene, opened: websocket.WebSocket) -> str:
+    scene.wait_for_line(1)  # before, there is nothing to read
     time.sleep(_STALL_SECONDS + 8)
     return "" if _is_cut(_wire(opened)) else "a client that read nothing was not thrown out"
 
 
-def _reads_slowly(opened: websocket.WebSocket) -> str:
+def _reads_slowly(_scene: Scene, opened: websocket.WebSocket) -> str:
     until = time.monotonic() + _STALL_SECONDS + 8
     with suppress(OSError):  # it may be thrown out
         while time.monotonic() < until and _wire(opened).recv(1):
@@ -309,7 +310,7 @@ def _reads_slowly(opened: websocket.WebSocket) -> str:
     return ""
 
 
-def _floods(opened: websocket.WebSocket) -> str:
+def _floods(_scene: Scene, opened: websocket.WebSocket) -> str:
     with suppress(websocket.WebSocketException, OSError):  # it is told why below
         for _ in range(10_000):
             opened.send(b"x" * 1000)
@@ -317,13 +318,13 @@ def _floods(opened: websocket.WebSocket) -> str:
     return "" if code == _POLICY_VIOLATION else f"a client that flooded was closed with {code}"
 
 
-def _ten_clients(behave: Callable[[websocket.WebSocket], str], *options: tuple[int, int, int]) -> Injection:
+def _ten_clients(behave: Callable[[Scene, websocket.WebSocket], str], *options: tuple[int, int, int]) -> Injection:
     """Ten that behave so at once; `behave` says what is wrong with how they were borne, or nothing."""
 
     def inject(scene: Scene) -> None:
         def act() -> str:
             with closing(_open(scene, *options)) as opened:
-                return behave(opened)
+                return behave(scene, opened)
 
         with ThreadPoolExecutor(10) as pool:
             for actor in [pool.submit(act) for _ in range(10)]:

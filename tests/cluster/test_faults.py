@@ -8,6 +8,7 @@ from cluster.images import Images
 from cluster.node import Node
 from faults.cluster_stage import cluster_stage
 from faults.kubernetes import FAULTS
+from faults.report import Row
 from faults.suite import Suite, chosen
 from faults.trial import Fault
 
@@ -36,5 +37,5 @@ def suite(
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_nothing_is_lost(fault: Fault, suite: Suite) -> None:
     """No line lost, doubled or out of order at any viewer; one end, and the right one; no pod left behind."""
-    verdicts = suite.verdicts(fault)
-    assert all(verdict.clean for verdict in verdicts), verdicts
+    row = Row(fault, suite.verdicts(fault))
+    assert row.clean, row.verdicts

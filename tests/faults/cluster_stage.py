@@ -35,7 +35,12 @@ workflow {
     }.view()
 }
 """
-_CONFIG = "params.hold = 0\nparams.children = 0\nprocess.cpus = 0.1\nprocess.memory = '32 MB'\nk8s.cpuLimits = false\n"
+_CONFIG = """
+params { hold = 0; children = 0; width = 0 }
+process.cpus = 0.1
+process.memory = '32 MB'
+k8s.cpuLimits = false
+"""
 
 
 class ClusterStage:
@@ -45,6 +50,7 @@ class ClusterStage:
         self.node = node
         self.namespace = namespace
         self.storage = deploy_runs(node, directory / "overlay", namespace)
+        self._tell_nothing()  # one that was killed may have left word
         self.proxy = Proxy("127.0.0.1", API_PORT, node.layout.keys / "ca.crt")
         self.witness = Witness(node, namespace)
         self.witness.start()
@@ -63,8 +69,11 @@ class ClusterStage:
         self.proxy.close()
         for kind in ("jobs", "pods", "leases"):
             self.node.run_kubectl("-n", self.namespace, "delete", kind, "--all", "--grace-period=1", "--timeout=60s")
-        for told in ("eat", "hurry"):
-            (self.storage / told).unlink(missing_ok=True)
+        self._tell_nothing()
+
+    def hurry(self) -> None:
+        """See `Stage.hurry`."""
+        (self.storage / "hurry").touch()
 
     def kubectl(self, *arguments: str) -> str:
         """Do something in the namespace, past the proxy."""
@@ -75,6 +84,10 @@ class ClusterStage:
         found = self.kubectl("get", "pods", "-l", f"nextflow-controller/run-id={run_id}", "-o", "json")
         items: list[dict[str, Any]] = json.loads(found)["items"]
         return items[0] if items else None
+
+    def _tell_nothing(self) -> None:
+        for told in ("eat", "hurry"):
+            (self.storage / told).unlink(missing_ok=True)
 
     def _kubeconfig(self, directory: Path) -> Path:
         """The administrator's, but by way of the proxy."""

@@ -36,10 +36,8 @@ def _api_server(broken: Callable[[Proxy], AbstractContextManager[None]]) -> Call
 
 def _log_cut(scene: Scene) -> None:
     for _ in range(_CUTS):
-        # The follower is back a moment after each.
         scene.service.wait(lambda: _stage(scene).proxy.cut(logs_only=True), 60)
         time.sleep(scene.rng.uniform(0, 0.3))
-    (_stage(scene).storage / "hurry").touch()
 
 
 def _head_deleted(scene: Scene) -> None:
@@ -48,7 +46,10 @@ def _head_deleted(scene: Scene) -> None:
 
 
 def _head_out_of_memory(scene: Scene) -> None:
-    (_stage(scene).storage / "eat").touch()
+    eat = _stage(scene).storage / "eat"
+    eat.touch()
+    scene.service.wait(lambda: _head_has_failed(scene), 120)
+    eat.unlink()
 
 
 def _job_deleted(scene: Scene) -> None:
@@ -56,13 +57,11 @@ def _job_deleted(scene: Scene) -> None:
     _stage(scene).kubectl("delete", "job", f"nextflow-{scene.run_id}", "--wait=false")
 
 
-def _log_rotated(scene: Scene) -> float:
+def _log_rotated(scene: Scene) -> None:
     with _stage(scene).node.kubelet_with(containerLogMaxSize="10Ki"):
-        began = time.time()
         scene.service.ended(scene.run_id, 180)
     files = _stage(scene).witness.files_of(scene.run_id)
     scene.verdict.check(files > 3, f"the log was turned over {files - 1} times")
-    return began
 
 
 def _evicted(scene: Scene) -> None:
@@ -91,28 +90,33 @@ def _wait_for_head(scene: Scene) -> str:
 
 # A task works beside the numbered lines.
 _TASK = {"hold": 5}
-# As long as the fault and what comes before it.
-_LONG: dict[str, Any] = {"lines": 1000, "latest": 10.0, "more": _TASK}
+_BESIDE: dict[str, Any] = {"latest": 25.0, "more": _TASK}
 # It ends by the fault, and its task must be taken along. With so many children the kubelet takes it first.
-_ENDED: dict[str, Any] = {
-    "lines": 2000,
-    "latest": 12.0,
-    "more": {"hold": 300, "children": 30},
-}
+_ENDED: dict[str, Any] = {"latest": 25.0, "more": {"hold": 300, "children": 30}}
 
 FAULTS = [
     # Nextflow itself gives up on a task when it cannot ask for it, so it has none here.
-    Fault("API server restarted", _restarted(API_SERVER), lines=500, latest=10.0, alone=True),
-    Fault("API server answers 500 for 30 s", _api_server(lambda proxy: proxy.answering(500)), **_LONG),
-    Fault("API server answers 429 for 30 s", _api_server(lambda proxy: proxy.answering(429)), **_LONG),
-    Fault("API server silent for 30 s", _api_server(lambda proxy: proxy.silent()), **_LONG),
-    # So many lines that there are some left however long the cuts take; they come at once then.
-    Fault("log stream cut 50 times", _log_cut, lines=5000, latest=10.0, more=_TASK),
-    Fault("kubelet restarted", _restarted(KUBELET), lines=500, latest=10.0, more=_TASK, alone=True),
+    Fault("API server restarted", _restarted(API_SERVER), latest=25.0, alone=True),
+    Fault("API server answers 500 for 30 s", _api_server(lambda proxy: proxy.answering(500)), **_BESIDE),
+    Fault("API server answers 429 for 30 s", _api_server(lambda proxy: proxy.answering(429)), **_BESIDE),
+    Fault("API server silent for 30 s", _api_server(lambda proxy: proxy.silent()), **_BESIDE),
+    # The follower comes back five seconds after a cut, when there were many.
+    Fault("log stream cut 50 times", _log_cut, lines=8000, **_BESIDE),
+    Fault("kubelet restarted", _restarted(KUBELET), alone=True, **_BESIDE),
     Fault("head pod deleted", _head_deleted, ends_with="deleted from outside", **_ENDED),
     Fault("head out of memory", _head_out_of_memory, ends_with="OOMKilled", **_ENDED),
     Fault("Job deleted by hand", _job_deleted, ends_with="deleted from outside", **_ENDED),
     # Before the head prints: a kubelet that starts anew cuts the stream, and what it turns over just then is gone.
-    Fault("logs rotated at 10 KiB", _log_rotated, lines=600, width=200, latest=0.0, alone=True),
+    Fault(
+        "logs rotated at 10 KiB",
+        _log_rotated,
+        # The kubelet looks at the size each ten seconds.
+        lines=600,
+        width=200,
+        latest=0.0,
+        before_log=True,
+        to_the_end=True,
+        alone=True,
+    ),
     Fault("node under pressure evicts the head", _evicted, ends_with="Evicted", alone=True, **_ENDED),
 ]

@@ -1,5 +1,6 @@
 """The faults of one machine: each is injected into a service of its own, at a random moment of a run."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -7,21 +8,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import websocket
-from faults.trial import Fault, Scene
+from faults.trial import VIEWERS, Fault, Scene
 from redis import Redis
 from redis.exceptions import RedisError
 
+from nfctl.client import API
 from shared.broker import Broker, make_celery
 from shared.settings import load
+from shared.times import from_text
 
 _QUEUED = {"lines": 5, "pause": 0}
+_SUBMISSIONS, _CANCELS, _SPARED = 100, 40, 3
+_WEB_PROCESSES = 2
+_STALL_SECONDS = 20
+_POLICY_VIOLATION = 1008
 _FROZEN_SECONDS = 60
 _AWAY_SECONDS = 30
 _FULL_SECONDS = 8
@@ -42,20 +50,28 @@ def _worker_frozen(scene: Scene) -> None:
 
 def _worker_frozen_beside_another(scene: Scene) -> float:
     """The other takes the run over; the frozen one wakes up and must find that it may write no more."""
-    with _another(scene, "worker@", ["-n", "worker@second"]), _frozen(scene, scene.pids("worker@", 2)):
+    first = scene.pids("worker@", 2)
+    scene.lasting.enter_context(_another(scene, "worker@", ["-n", "worker@second"]))
+    with _frozen(scene, first):
         frozen_at = time.time()
+        was_at_work = any(viewer.numbers for viewer in scene.viewers)
         time.sleep(_FROZEN_SECONDS)
+    scene.wait_for_line_after(time.time())
+    if was_at_work:
+        scene.service.wait(lambda: _says(scene, "worker", '"action":"run.left"'))
     return frozen_at
 
 
-def _worker_replaced_twice(scene: Scene) -> float:
-    for _ in range(2):
+def _says(scene: Scene, program: str, words: str) -> bool:
+    return words in (scene.directory / "data" / "logs" / f"{program}.log").read_text(errors="replace")
+
+
+def _worker_replaced_twice(scene: Scene) -> None:
+    for pause in (scene.rng.uniform(0, 2), 0):
         [parent, *_] = scene.pids("worker@")
-        told_at = time.time()
         scene.signal([parent], signal.SIGTERM)
         scene.service.wait(partial(_replaced, scene, parent), 60)
-        time.sleep(scene.rng.uniform(0, 2))
-    return told_at
+        time.sleep(pause)
 
 
 def _replaced(scene: Scene, parent: int) -> bool:
@@ -65,6 +81,7 @@ def _replaced(scene: Scene, parent: int) -> bool:
 def _worker_away_at_the_end(scene: Scene) -> None:
     with _frozen(scene, [scene.service.pid]):  # which would start the worker again
         scene.signal(scene.pids("worker@"), signal.SIGKILL)
+        scene.stage.hurry()
         scene.service.wait(lambda: any("ended" in entry for entry in scene.stage.journal()), 60)
 
 
@@ -87,9 +104,11 @@ def _redis_refuses(scene: Scene) -> None:
 
 def _clients_cut(kind: str) -> Injection:
     def inject(scene: Scene) -> None:
+        killed = 0
         for _ in range(5):
-            redis(scene).execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            killed += redis(scene).execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
             time.sleep(scene.rng.uniform(0, 0.5))
+        scene.verdict.check(killed > 0, f"Redis had no {kind} client to cut")
 
     return inject
 
@@ -110,45 +129,124 @@ def _web_killed(scene: Scene) -> None:
     scene.signal([scene.rng.choice(scene.pids("gunicorn", 2))], signal.SIGKILL)
 
 
-def _web_stopped_with_sockets(scene: Scene) -> float:
+def _web_stopped_with_sockets(scene: Scene) -> None:
     opened = [_open(scene) for _ in range(200)]
     with ThreadPoolExecutor(200) as pool:
-        told_at = time.time()
         closing_codes = [pool.submit(_close_code, one) for one in opened]
         scene.signal(scene.pids("gunicorn")[:1], signal.SIGTERM)
     told = [code.result() for code in closing_codes]
     scene.verdict.check(told == [1012] * 200, f"sockets of a web that stopped were closed with {set(told)}")
-    return told_at
 
 
 def _two_of_each(scene: Scene) -> None:
-    with _another(scene, "worker@", ["-n", "worker@second"]), _another(scene, "worker.reconciler", []):
-        scene.more_runs += [_submit(scene) for _ in range(3)]
-        for run_id in [scene.run_id, *scene.more_runs]:
-            scene.service.ended(run_id, 120)
+    for like, more in (("worker@", ["-n", "worker@second"]), ("worker.reconciler", [])):
+        scene.lasting.enter_context(_another(scene, like, more))
+    scene.more_runs += [_submit(scene) for _ in range(3)]
 
 
 def _poked_five_times(scene: Scene) -> None:
     settings = load({"REDIS_URL": redis_url(scene), "DATA_DIR": str(scene.directory)})
     broker = Broker(make_celery(settings), redis(scene))
     # So that somebody is free to take them while the run goes on.
-    with _another(scene, "worker@", ["-n", "worker@second"]):
-        for _ in range(5):
-            broker.poke(scene.run_id)
-        scene.service.ended(scene.run_id, 120)
+    scene.lasting.enter_context(_another(scene, "worker@", ["-n", "worker@second"]))
+    for _ in range(5):
+        broker.poke(scene.run_id)
+    scene.service.wait(lambda: broker.waiting() == 0)
 
 
-def _crowd(scene: Scene) -> None:
-    """100 submissions at once, then 20 cancels at once, then the rest but a few."""
-    with ThreadPoolExecutor(20) as pool:
-        submitted = list(pool.map(lambda _: _submit(scene), range(100)))
-        queue = scene.service.client.call("GET", "/status", params={"run_id": scene.run_id})["queue"]
-        queued = [entry if isinstance(entry, str) else entry["run_id"] for entry in queue]
-        scene.verdict.check(sorted(queued) == sorted(submitted), f"of 100 runs {len(queued)} stand in the queue")
-        answers = list(pool.map(lambda run_id: _cancel(scene, run_id), scene.rng.sample(submitted, 20) * 2))
-        scene.verdict.check(sum(answers) >= 20, f"of 20 queued runs {sum(answers)} could be cancelled")
-        list(pool.map(lambda run_id: _cancel(scene, run_id), submitted[4:]))
+def _crowd(scene: Scene) -> float:
+    """100 submissions and 40 cancels of them at once, and when a line shows that the run goes on, its end and theirs.
+
+    A few stay in the queue, and must have their turn.
+    """
+    submitted = _rush(scene)
     scene.more_runs += submitted
+    left = set(submitted) - scene.cancelled
+    queue = scene.service.client.call("GET", "/status", params={"run_id": scene.run_id})["queue"]
+    queued = [entry["run_id"] for entry in queue]
+    scene.verdict.check(len(scene.cancelled) > _CANCELS / 2, f"only {len(scene.cancelled)} were cancelled at once")
+    scene.verdict.check(len(submitted) == _SUBMISSIONS, f"{len(submitted)} runs were taken in")
+    scene.verdict.check(set(queued) == left, f"of {len(left)} runs {len(queued)} stand in the queue")
+    over = time.time()
+    scene.wait_for_line_after(over)
+    # None: whatever is active.
+    doomed = [scene.run_id, None, *queued[_SPARED:]] * 2
+    with ThreadPoolExecutor(len(doomed)) as pool:
+        list(pool.map(partial(_cancel, scene), scene.rng.sample(doomed, len(doomed))))
+    remain = {scene.run_id, *queued[_SPARED:]} - scene.cancelled
+    scene.verdict.check(not remain, f"{len(remain)} runs that had not ended could not be cancelled")
+    return over
+
+
+def _rush(scene: Scene) -> list[str]:
+    """Each call on a connection of its own, all open before the first begins; returns the ids of the new runs."""
+    deeds = [_submit_one] * _SUBMISSIONS + [_cancel_one] * _CANCELS
+    scene.rng.shuffle(deeds)
+    doors = [HTTPConnection("127.0.0.1", scene.service.port, timeout=60) for _ in deeds]
+    shares = [scene.rng.random() for _ in deeds]
+    start = threading.Barrier(len(deeds) + 1, timeout=60)
+    known: list[str] = []
+
+    def call(deed: Callable[[Scene, HTTPConnection, float, list[str]], None], door: HTTPConnection, at: float) -> None:
+        start.wait()
+        deed(scene, door, at, known)
+
+    with ExitStack() as stack:
+        for door in doors:
+            stack.enter_context(closing(door)).connect()
+        ports = {door.sock.getsockname()[1] for door in doors}
+        scene.service.wait(lambda: len(_who_holds(scene, ports)) == _WEB_PROCESSES)
+        with ThreadPoolExecutor(len(deeds)) as pool:
+            calls = pool.map(call, deeds, doors, shares)
+            start.wait()
+            list(calls)
+    return known
+
+
+def _submit_one(scene: Scene, door: HTTPConnection, _: float, known: list[str]) -> None:
+    request = {"pipeline": scene.stage.pipeline, "when_busy": "queue", "parameters": _QUEUED}
+    known.append(_answer(door, "POST", "/run", request)["run_id"])
+
+
+def _cancel_one(scene: Scene, door: HTTPConnection, at: float, known: list[str]) -> None:
+    """Cancel one as soon as so many are known; another may cancel the same."""
+    number = int(at * _SUBMISSIONS)
+    scene.service.wait(lambda: len(known) > number)
+    answer = _answer(door, "DELETE", f"/cancel?run_id={known[number]}")
+    scene.verdict.check(answer["status"] == "cancelled", f"a cancel of a queued run was answered with {answer}")
+    if answer["cancelled"]:
+        scene.cancelled.add(known[number])
+
+
+def _answer(door: HTTPConnection, method: str, path: str, request: object = None) -> Any:
+    headers = {"Content-Type": "application/json"}
+    door.request(method, API + path, json.dumps(request) if request else None, headers)
+    answer = door.getresponse()
+    content = answer.read()
+    assert answer.status < 300, f"{method} {path} was answered with {answer.status}: {content[:500]!r}"
+    return json.loads(content)
+
+
+def _who_holds(scene: Scene, ports: set[int]) -> list[int]:
+    """Pids of the web processes that have the other ends of connections from these ports."""
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, here, there, *_, inode = line.split()[:10]
+        if _port(here) == scene.service.port and _port(there) in ports:
+            found.add(f"socket:[{inode}]")
+    return [pid for pid in scene.pids("gunicorn") if found & _files(pid)]
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
+def _files(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            found.add(str(entry.readlink()))
+    return found
 
 
 def _disk_full(scene: Scene) -> None:
@@ -162,7 +260,7 @@ def _disk_full(scene: Scene) -> None:
 
 
 def _two_doors(_: Path) -> AbstractContextManager[Mapping[str, str]]:
-    return nullcontext({"WEB_PROCESSES": "2"})
+    return nullcontext({"WEB_PROCESSES": str(_WEB_PROCESSES)})
 
 
 @contextmanager
@@ -189,33 +287,59 @@ def _own_clock(directory: Path) -> Iterator[Mapping[str, str]]:
 
 def _clock_back(scene: Scene) -> float:
     (scene.directory / "clock").write_text("-2")
-    return time.time() - 2  # as the lines to come will say
+    over = time.time() - 2  # as the lines to come will say
+    earliest = time.time() - 2
+    said = from_text(scene.service.client.call("GET", "/status")["last_update"]).timestamp()
+    latest = time.time() - 2
+    right = earliest - 0.1 <= said <= latest + 0.1
+    scene.verdict.check(right, f"the service's clock is {time.time() - said:.1f} s behind")
+    return over
 
 
-def _client_that_never_reads(scene: Scene) -> None:
-    _hold(scene, lambda _: time.sleep(1))
+def _reads_nothing(scene: Scene, opened: websocket.WebSocket) -> str:
+    scene.wait_for_line(1)  # before, there is nothing to read
+    time.sleep(_STALL_SECONDS + 8)
+    return "" if _is_cut(_wire(opened)) else "a client that read nothing was not thrown out"
 
 
-def _client_that_reads_slowly(scene: Scene) -> None:
-    def read(opened: websocket.WebSocket) -> None:
-        _wire(opened).recv(1)
-        time.sleep(1)
+def _reads_slowly(_scene: Scene, opened: websocket.WebSocket) -> str:
+    until = time.monotonic() + _STALL_SECONDS + 8
+    with suppress(OSError):  # it may be thrown out
+        while time.monotonic() < until and _wire(opened).recv(1):
+            time.sleep(1)
+    return ""
 
-    _hold(scene, read)
 
-
-def _client_that_floods(scene: Scene) -> None:
-    def flood(opened: websocket.WebSocket) -> None:
-        for _ in range(100):
+def _floods(_scene: Scene, opened: websocket.WebSocket) -> str:
+    with suppress(websocket.WebSocketException, OSError):  # it is told why below
+        for _ in range(10_000):
             opened.send(b"x" * 1000)
+    code = _close_code(opened)
+    return "" if code == _POLICY_VIOLATION else f"a client that flooded was closed with {code}"
 
-    _hold(scene, flood)
+
+def _ten_clients(behave: Callable[[Scene, websocket.WebSocket], str], *options: tuple[int, int, int]) -> Injection:
+    """Ten that behave so at once; `behave` says what is wrong with how they were borne, or nothing."""
+
+    def inject(scene: Scene) -> None:
+        def act() -> str:
+            with closing(_open(scene, *options)) as opened:
+                return behave(scene, opened)
+
+        with ThreadPoolExecutor(10) as pool:
+            for actor in [pool.submit(act) for _ in range(10)]:
+                wrong = actor.result()
+                scene.verdict.check(not wrong, wrong)
+
+    return inject
 
 
 def _clients_that_drop(scene: Scene) -> None:
-    with ThreadPoolExecutor(50) as pool:
-        for opened in [pool.submit(_open, scene) for _ in range(500)]:
-            _wire(opened.result()).close()
+    with ThreadPoolExecutor(500) as pool:
+        opened = list(pool.map(lambda _: _open(scene), range(500)))
+    for one in opened:
+        _wire(one).close()
+    scene.service.wait(lambda: scene.service.client.call("GET", "/status")["connected_clients"] <= VIEWERS)
 
 
 def _interrupted(scene: Scene) -> None:
@@ -226,7 +350,10 @@ def _interrupted(scene: Scene) -> None:
     scene.service.start()
 
 
-_LOUD: dict[str, Any] = {"lines": 30_000, "pause": 0, "width": 400, "latest": 1.0}
+# As a client far away has them: with what fits into this machine's own buffers, nobody would soon be too slow.
+_SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 4096), (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536))
+# More than a socket may have pending, in the time that the service bears a client that does not read.
+_LOUD: dict[str, Any] = {"width": 4000}
 
 FAULTS = [
     Fault("worker's parent killed", _worker_killed(slice(0, 1))),
@@ -235,7 +362,7 @@ FAULTS = [
     Fault("worker frozen for 60 s", _worker_frozen),
     Fault("worker frozen for 60 s beside another", _worker_frozen_beside_another),
     Fault("worker replaced twice (SIGTERM)", _worker_replaced_twice),
-    Fault("worker away while the run ends", _worker_away_at_the_end),
+    Fault("worker away while the run ends", _worker_away_at_the_end, to_the_end=True),
     Fault("Redis restarted", _redis_restarted(signal.SIGTERM)),
     Fault("Redis killed", _redis_restarted(signal.SIGKILL)),
     Fault("Redis refuses connections for 30 s", _redis_refuses),
@@ -246,12 +373,12 @@ FAULTS = [
     Fault("web stopped with 200 sockets open", _web_stopped_with_sockets),
     Fault("two workers, two reconcilers", _two_of_each),
     Fault("poked five times", _poked_five_times),
-    Fault("100 submissions, 40 cancels at once", _crowd, lines=500, ground=_two_doors),
+    Fault("100 submissions, 40 cancels at once", _crowd, ground=_two_doors),
     Fault("disk full", _disk_full, ground=_small_disk, needs_root=True, nextflow_may_fail=True),
     Fault("clock steps back 2 s", _clock_back, ground=_own_clock),
-    Fault("client that never reads", _client_that_never_reads, **_LOUD),
-    Fault("client that reads a byte a second", _client_that_reads_slowly, **_LOUD),
-    Fault("client that floods", _client_that_floods),
+    Fault("client that never reads", _ten_clients(_reads_nothing, *_SMALL), **_LOUD),
+    Fault("client that reads a byte a second", _ten_clients(_reads_slowly, *_SMALL), **_LOUD),
+    Fault("client that floods", _ten_clients(_floods)),
     Fault("500 clients that connect and drop", _clients_that_drop),
     Fault("Ctrl-C, and again while starting", _interrupted),
 ]
@@ -317,16 +444,17 @@ def _submit(scene: Scene) -> str:
     return scene.service.submit(scene.stage.pipeline, parameters=_QUEUED)
 
 
-def _cancel(scene: Scene, run_id: str) -> bool:
-    taken = bool(scene.service.client.call("DELETE", "/cancel", params={"run_id": run_id})["cancelled"])
-    if taken:
-        scene.cancelled.add(run_id)
-    return taken
+def _cancel(scene: Scene, run_id: str | None) -> bool:
+    """Cancel that run, or whatever is active; returns whether it was taken."""
+    answer = scene.service.client.call("DELETE", "/cancel", params={"run_id": run_id} if run_id else {})
+    if answer["cancelled"]:
+        scene.cancelled.add(answer["run_id"])
+    return bool(answer["cancelled"])
 
 
-def _open(scene: Scene) -> websocket.WebSocket:
+def _open(scene: Scene, *options: tuple[int, int, int]) -> websocket.WebSocket:
     url = f"ws://127.0.0.1:{scene.service.port}/api/v1/pipeline/stream?run_id={scene.run_id}"
-    return websocket.create_connection(url, timeout=60)
+    return websocket.create_connection(url, timeout=60, sockopt=options)
 
 
 def _wire(opened: websocket.WebSocket) -> socket.socket:
@@ -340,30 +468,23 @@ def _close_code(opened: websocket.WebSocket) -> int | None:
     with closing(opened):
         try:
             while True:
-                opcode, data = opened.recv_data(control_frame=True)
-                if opcode == websocket.ABNF.OPCODE_CLOSE:
-                    return int.from_bytes(data[:2], "big")
+                # `recv_data` would answer the close, perhaps to nobody, and fail.
+                frame = opened.recv_frame()  # type: ignore[no-untyped-call]
+                if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
+                    return int.from_bytes(frame.data[:2], "big")
         except (websocket.WebSocketException, OSError):
             return None
 
 
-def _hold(scene: Scene, behave: Callable[[websocket.WebSocket], None]) -> None:
-    """Ten clients that behave so, until the run has ended or they are thrown out."""
-    ended = threading.Event()
-
-    def act() -> None:
-        opened = _open(scene)
-        _wire(opened).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with closing(_wire(opened)), suppress(websocket.WebSocketException, OSError):
-            while not ended.is_set():
-                behave(opened)
-
-    actors = [threading.Thread(target=act) for _ in range(10)]
-    for actor in actors:
-        actor.start()
-    try:
-        scene.service.ended(scene.run_id, 180)
-    finally:
-        ended.set()
-        for actor in actors:
-            actor.join(10)
+def _is_cut(wire: socket.socket) -> bool:
+    """Whether the other side sends no more, after what is on its way."""
+    until = time.monotonic() + 15
+    wire.settimeout(15)
+    with suppress(TimeoutError):
+        while time.monotonic() < until:
+            try:
+                if not wire.recv(65_536):
+                    return True
+            except ConnectionError:
+                return True
+    return False

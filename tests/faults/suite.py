@@ -3,12 +3,15 @@
 import queue
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 from faults.trial import Fault, MakeStage, Verdict, run_trial
+
+_HERE = Path(__file__).parent
 
 
 class Suite:
@@ -52,9 +55,9 @@ class Suite:
         stage = self._free.get()
         directory = Path(tempfile.mkdtemp(dir=self._directory))
         try:
-            verdict = run_trial(fault, stage, directory, f"{self._seed} {fault.name} {number}")
+            verdict = run_trial(fault, stage, directory, number, self._seed)
         except BaseException as error:  # a trial that cannot be judged is one that went wrong
-            verdict = Verdict(wrong=[f"{type(error).__name__}: {error}"])
+            verdict = Verdict(wrong=[_in_words(error)])
         finally:
             self._free.put(stage)
         if verdict.clean:
@@ -62,6 +65,13 @@ class Suite:
         where = "" if verdict.clean else f", files in {directory}"
         self._say(f"{fault.name} {number}: {verdict}{where}")
         return verdict
+
+
+def _in_words(error: BaseException) -> str:
+    """What it was, and where in the trial."""
+    steps = traceback.extract_tb(error.__traceback__)
+    where = [f"{Path(step.filename).name}:{step.lineno}" for step in steps if Path(step.filename).parent == _HERE]
+    return f"{type(error).__name__}: {error} (at {where[-1]})"
 
 
 def chosen(request: pytest.FixtureRequest) -> list[Fault]:

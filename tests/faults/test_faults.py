@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from faults.local import FAULTS
 from faults.local_stage import local_stage
+from faults.report import Row
 from faults.suite import Suite, chosen
 from faults.trial import Fault
 
@@ -36,5 +37,5 @@ def test_nothing_is_lost(fault: Fault, suite: Suite) -> None:
     """No line lost, doubled or out of order at any viewer; one end, and the right one; nothing left behind."""
     if not _can_be_tried(fault) and not os.environ.get("CI"):
         pytest.skip("mounting a small disk needs root")
-    verdicts = suite.verdicts(fault)
-    assert all(verdict.clean for verdict in verdicts), verdicts
+    row = Row(fault, suite.verdicts(fault))
+    assert row.clean, row.verdicts

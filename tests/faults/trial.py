@@ -17,6 +17,13 @@ from service_process import Service
 VIEWERS = 5
 _MOST_MIB = 250
 _SECONDS_TO_END = 240
+_SECONDS_TO_BEGIN = 180
+_SECONDS_TO_RECOVER = 60
+_LINES_BEFORE = 100
+_PAUSE_MS = 40
+# Of four trials of a fault the first, third and fourth come amid the log and the second while the run starts; after
+# the first comes one more run.
+_CYCLE, _AT_START, _WITH_ANOTHER = 4, 1, 0
 _KEEP_ALL = {"LOG_RETENTION_LINES": "1000000", "LOG_RETENTION_BYTES": "100000000"}
 
 
@@ -26,7 +33,10 @@ class Stage(Protocol):
     settings: Mapping[str, str]
     """What a service needs to have its runs work here."""
     pipeline: str
-    """What that service calls the pipeline that prints `params.lines` numbered lines."""
+    """What that service calls the pipeline that prints `params.lines` numbered lines, one each `params.pause` ms."""
+
+    def hurry(self) -> None:
+        """From now on nothing pauses between the lines of its runs."""
 
     def journal(self) -> list[dict[str, Any]]:
         """`{began, run_id, beside}` for each start of a Nextflow, `{ended, run_id, code}` for each end that was seen.
@@ -34,8 +44,8 @@ class Stage(Protocol):
         `beside` names the runs whose Nextflow was at work at that moment.
         """
 
-    def printed(self, run_id: str) -> list[int] | None:
-        """The numbers that Nextflow printed, if they are kept anywhere but in the service."""
+    def printed(self, run_id: str) -> list[int]:
+        """The numbers that Nextflow printed, from where no service comes into it."""
 
     def left_of(self, run_id: str) -> Sequence[object]:
         """What is still alive of a run."""
@@ -45,20 +55,24 @@ class Stage(Protocol):
 class Fault:
     """What is done to a run: `inject` is called at a random moment, and returns when healing could begin, if not now.
 
-    The run prints `lines` lines, of `width` characters more, one each `pause` ms.
+    The run prints numbered lines, of `width` characters more, with a pause after each until the viewers have recovered.
     """
 
     name: str
     inject: "Callable[[Scene], float | None]"
-    lines: int = 200
-    pause: int = 40
+    lines: int = 3000
+    """With their pauses they last longer than any fault."""
     width: int = 0
+    before_log: bool = False
+    """It must come before the first line, so it is never amid the log."""
+    to_the_end: bool = False
+    """It lasts until the run ends, so no line is printed after it."""
     nextflow_may_fail: bool = False
     """It may end a run by what the fault does to Nextflow itself; then all must agree on how far the run came."""
     ends_with: str = ""
     """It must end the run, and the run's message must say so in these words."""
     latest: float = 6.0
-    """The fault comes at most so many seconds after the submission."""
+    """While the run starts it comes at most so many seconds after the submission."""
     needs_root: bool = False
     alone: bool = False
     """It befalls all that works on the same stage, so nothing else may."""
@@ -77,7 +91,10 @@ class Verdict:
     disordered: int = 0
     wrong: list[str] = field(default_factory=list)
     recovery: float = 0.0
-    """Seconds from when the fault was over until every viewer saw a line printed after it, or the end."""
+    """Seconds from when the fault was over until every viewer saw a line printed after it; or the run's end, if the
+    fault went on to that."""
+    amid: bool = False
+    """Lines were printed before the fault, and after it too unless it went on to the run's end."""
     peak_mib: float = 0.0
     """The most memory that a process of the service ever had."""
 
@@ -91,6 +108,8 @@ class Verdict:
         self.lost += sum(1 for number in expected if not times[number])
         self.doubled += sum(count - 1 for count in times.values())
         self.disordered += sum(1 for before, after in itertools.pairwise(found) if after < before)
+        never = times.keys() - set(expected)
+        self.check(not never, f"{len(never)} numbers came that there never were, {min(never, default=0)} the first")
 
     def check(self, true: bool, otherwise: str) -> None:
         """Keep the words unless it is true."""
@@ -113,6 +132,8 @@ class Scene:
     cancelled: set[str] = field(default_factory=set)
     """Runs whose cancel the service took."""
     viewers: list[Viewer] = field(default_factory=list)
+    lasting: ExitStack = field(default_factory=ExitStack)
+    """What stays until the run has ended."""
 
     def environment_of(self, name: str) -> dict[str, str]:
         """The environment of a process of the service."""
@@ -124,6 +145,19 @@ class Scene:
         self.service.wait(lambda: len(self.service.children(name)) >= least)
         return self.service.children(name)
 
+    def wait_for_line(self, number: int) -> None:
+        """Until some viewer has seen that line, or a later one; the run must not end before."""
+
+        def seen() -> bool:
+            assert not any(viewer.completes for viewer in self.viewers), f"run {self.run_id} ended by itself"
+            return any(max(viewer.numbers, default=0) >= number for viewer in self.viewers)
+
+        self.service.wait(seen, _SECONDS_TO_BEGIN)
+
+    def wait_for_line_after(self, moment: float) -> None:
+        """Until some viewer has seen a line that was printed after that moment."""
+        self.service.wait(lambda: any(viewer.saw_line_printed_after(moment) for viewer in self.viewers), 60)
+
     def signal(self, pids: Sequence[int], number: int) -> None:
         """Send a signal to processes that may have ended."""
         for pid in pids:
@@ -134,65 +168,93 @@ class Scene:
 MakeStage = Callable[[Path], AbstractContextManager[Stage]]
 
 
-def run_trial(fault: Fault, stage: MakeStage, directory: Path, seed: str) -> Verdict:
-    """Start a service, submit a run, do the worst, and judge. Nothing is left of it afterwards but files."""
+def run_trial(fault: Fault, stage: MakeStage, directory: Path, number: int, seed: str) -> Verdict:
+    """Start a service, submit a run, do the worst, and judge. Nothing is left of it afterwards but files.
+
+    Trials of other numbers, or other seeds, come at other moments.
+    """
     verdict = Verdict()
+    rng = random.Random(f"{seed} {fault.name} {number}")
     with ExitStack() as stack:
         ground = stack.enter_context(fault.ground(directory))
         place = stack.enter_context(stage(directory))
         service = Service(directory / "data", **_KEEP_ALL, **place.settings, **ground)
         stack.callback(service.kill)
         service.start()
-        _try(fault, Scene(place, service, random.Random(seed), directory, verdict))
+        scene = Scene(place, service, rng, directory, verdict)
+        with scene.lasting:
+            _try(fault, scene, number % _CYCLE)
+        if number % _CYCLE == _WITH_ANOTHER:
+            _run_another(scene)
+        _judge(scene, fault)
     verdict.check(not _alive(directory), "processes of the service were left when it had been stopped")
     return verdict
 
 
-def _try(fault: Fault, scene: Scene) -> None:
-    service, rng = scene.service, scene.rng
-    parameters = {"lines": fault.lines, "pause": fault.pause, "width": fault.width, **fault.more}
+def _try(fault: Fault, scene: Scene, turn: int) -> None:
+    service, rng, verdict = scene.service, scene.rng, scene.verdict
+    parameters = {"lines": fault.lines, "pause": _PAUSE_MS, "width": fault.width, **fault.more}
     scene.run_id = service.submit(scene.stage.pipeline, parameters=parameters)
     for number in range(VIEWERS):
         viewer = Viewer(service.url, scene.run_id, random.Random(rng.random()), restless=number == 0)
         viewer.start()
         scene.viewers.append(viewer)
     try:
-        time.sleep(rng.uniform(0, fault.latest))
+        if fault.before_log or turn == _AT_START:
+            time.sleep(rng.uniform(0, fault.latest))
+        else:
+            scene.wait_for_line(rng.randint(1, _LINES_BEFORE))
+        began = time.time()
         over = fault.inject(scene) or time.time()
+        _wait_for_recovery(scene, over)
+        scene.stage.hurry()
         for run_id in [scene.run_id, *scene.more_runs]:
             service.ended(run_id, _SECONDS_TO_END)
         for viewer in scene.viewers:
             viewer.join(60)
-        scene.verdict.recovery = max(_recovery(viewer, over) for viewer in scene.viewers)
-        _judge(scene, fault)
+        nothing_after = fault.to_the_end or service.run(scene.run_id)["status"] != "succeeded"
+        verdict.amid = _is_amid(scene, began, None if nothing_after else over)
+        at_end = fault.to_the_end or bool(fault.ends_with)
+        verdict.recovery = max(_recovery(viewer, over, at_end=at_end) for viewer in scene.viewers)
+        limit = _SECONDS_TO_RECOVER if verdict.amid and not at_end else float("inf")
+        verdict.check(verdict.recovery < limit, f"some viewer was told nothing for {verdict.recovery:.0f} s")
     finally:
         for viewer in scene.viewers:
             viewer.give_up()
 
 
-def _recovery(viewer: Viewer, over: float) -> float:
-    seen = viewer.saw_line_printed_after(over) or viewer.completed_at
+def _wait_for_recovery(scene: Scene, over: float) -> None:
+    """Until each viewer has seen a line that was printed after that moment, or the end; or for a minute."""
+    deadline = time.monotonic() + _SECONDS_TO_RECOVER
+    while time.monotonic() < deadline and not all(
+        viewer.saw_line_printed_after(over) or viewer.completed_at for viewer in scene.viewers
+    ):
+        time.sleep(0.05)
+
+
+def _is_amid(scene: Scene, began: float, over: float | None) -> bool:
+    printed = [moment for viewer in scene.viewers for moment, _ in viewer.arrivals]
+    return bool(printed) and min(printed) < began and (over is None or max(printed) >= over)
+
+
+def _recovery(viewer: Viewer, over: float, *, at_end: bool) -> float:
+    seen = (None if at_end else viewer.saw_line_printed_after(over)) or viewer.completed_at
     return max(0.0, seen - over) if seen is not None else float("inf")
+
+
+def _run_another(scene: Scene) -> None:
+    """Whatever has become of the run, the next one must succeed."""
+    parameters = {"lines": 3, "pause": 0}
+    scene.more_runs.append(scene.service.submit(scene.stage.pipeline, parameters=parameters))
+    another = scene.service.ended(scene.more_runs[-1], _SECONDS_TO_BEGIN)
+    scene.verdict.check(
+        another["status"] == "succeeded", f"a run afterwards has {another['status']}: {another['message']}"
+    )
 
 
 def _judge(scene: Scene, fault: Fault) -> None:
     service, verdict = scene.service, scene.verdict
-    kept = numbers(service.lines(scene.run_id))
-    status = service.run(scene.run_id)["status"]
-    partly = (fault.nextflow_may_fail or bool(fault.ends_with)) and status == "failed"
-    if fault.ends_with:
-        message = service.run(scene.run_id)["message"] or ""
-        verdict.check(status == "failed", "the fault did not end the run")
-        verdict.check(fault.ends_with in message, f"the run's message does not tell the fault: {message}")
-    verdict.check(partly or status == "succeeded", f"the run has {status}")
-    printed = scene.stage.printed(scene.run_id) if partly else None
-    reached = kept if printed is None else printed
-    expected = range(1, (max(reached, default=0) if partly else fault.lines) + 1)
-    verdict.count(kept, expected)
-    for viewer in scene.viewers:
-        verdict.count(viewer.numbers, expected)
-        verdict.count(viewer.ids, range(1, max(viewer.ids, default=0) + 1))
-        verdict.check(viewer.completes == [status], f"the run has {status}, and a viewer was told {viewer.completes}")
+    _judge_log(scene, fault)
     for run_id in [scene.run_id, *scene.more_runs]:
         _judge_run(scene, run_id)
     history = Counter(_history(service))
@@ -200,6 +262,30 @@ def _judge(scene: Scene, fault: Fault) -> None:
     verdict.check(not service.client.call("GET", "/active")["active"], "something is still said to be active")
     verdict.peak_mib = max(service.peak_memory().values())
     verdict.check(verdict.peak_mib < _MOST_MIB, f"a process of the service took {verdict.peak_mib:.0f} MiB")
+
+
+def _judge_log(scene: Scene, fault: Fault) -> None:
+    """Compare the kept log, and what each viewer was told, with what was printed."""
+    service, verdict = scene.service, scene.verdict
+    info = service.run(scene.run_id)
+    status, message = info["status"], info["message"] or ""
+    if fault.ends_with:
+        verdict.check(status == "failed", "the fault did not end the run")
+        verdict.check(fault.ends_with in message, f"the run's message does not tell the fault: {message}")
+    cancelled = status == "cancelled" and scene.run_id in scene.cancelled
+    failed = status == "failed" and (fault.nextflow_may_fail or bool(fault.ends_with))
+    verdict.check(cancelled or failed or status == "succeeded", f"the run has {status}: {message}")
+    printed = scene.stage.printed(scene.run_id)
+    expected = range(1, (fault.lines if status == "succeeded" else max(printed, default=0)) + 1)
+    verdict.check(bool(printed) or not verdict.amid, "nothing is known of what was printed")
+    verdict.count(numbers(service.lines(scene.run_id)), expected)
+    last_id = service.events(scene.run_id)[-1]["id"]
+    for viewer in scene.viewers:
+        verdict.count(viewer.numbers, expected)
+        verdict.count(viewer.ids, range(1, last_id + 1))
+        verdict.check(viewer.completes == [status], f"the run has {status}, and a viewer was told {viewer.completes}")
+        verdict.check(viewer.came_back, "a viewer that came back after the end was not let in")
+        verdict.check(viewer.without_id <= {"status"}, f"a viewer was told {viewer.without_id} without an id")
 
 
 def _history(service: Service) -> list[str]:
@@ -217,6 +303,7 @@ def _judge_run(scene: Scene, run_id: str) -> None:
     info, events = service.run(run_id), service.events(run_id)
     ids = [event["id"] for event in events]
     verdict.check(ids == list(range(1, len(ids) + 1)), f"{run_id}: the ids of kept events have holes")
+    verdict.check(events[-1]["type"] == "complete", f"{run_id}: the last kept event is {events[-1]['type']}")
     completes = [event["data"]["status"] for event in events if event["type"] == "complete"]
     verdict.check(completes == [info["status"]], f"{run_id} is {info['status']}, and its completes are {completes}")
     journal = [entry for entry in scene.stage.journal() if entry["run_id"] == run_id]

@@ -5,6 +5,7 @@ import random
 import re
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
 
@@ -12,10 +13,15 @@ import websocket
 
 _NUMBER = re.compile(r"number (\d+)")
 _PATH = "/api/v1/pipeline/stream"
+_LINGER_SECONDS = 1.0
 
 
 class Viewer(threading.Thread):
-    """Follows one run to its `complete`. A restless one hangs up by itself now and then."""
+    """Follows one run to its `complete`. A restless one hangs up by itself now and then.
+
+    After `complete` each stays for a second, comes back once with its last id, and stays for a second more, so that
+    whatever comes after the end is in `ids` and `completes` too.
+    """
 
     def __init__(self, url: str, run_id: str, rng: random.Random, *, restless: bool) -> None:
         super().__init__(daemon=True)
@@ -26,12 +32,16 @@ class Viewer(threading.Thread):
         self.ids: list[int] = []
         self.numbers: list[int] = []
         self.completes: list[str] = []
+        self.without_id: set[str] = set()
+        """The types of the frames that had no id."""
         self.arrivals: list[tuple[float, float]] = []
-        """For each batch of lines: when its last line was printed, and when it was here (seconds since 1970)."""
+        """For each numbered line: when it was printed, and when it was here (seconds since 1970)."""
         self.completed_at: float | None = None
+        self.came_back = False
+        """Whether it has seen all that it wanted to."""
 
     def run(self) -> None:
-        while not self.completes and not self._given_up.is_set():
+        while not self.came_back and not self._given_up.is_set():
             try:
                 self._read()
             except (websocket.WebSocketException, OSError):
@@ -46,37 +56,53 @@ class Viewer(threading.Thread):
         return next((here for printed, here in self.arrivals if printed >= moment), None)
 
     def _read(self) -> None:
-        leave_at = time.monotonic() + (self._rng.uniform(0.5, 4) if self._restless else 3600)
+        comes_back = bool(self.completes)
         since = self.ids[-1] if self.ids else 0
         with closing(
             websocket.create_connection(f"{self._url}&since={since}", timeout=5, skip_utf8_validation=True)
         ) as socket:
-            while not self._given_up.is_set() and time.monotonic() < leave_at:
+            leave_at = time.monotonic() + self._patience()
+            while not self._given_up.is_set() and (left := leave_at - time.monotonic()) > 0:
+                socket.settimeout(min(left, 5))
                 try:
                     message = socket.recv()
                 except websocket.WebSocketTimeoutException:
                     continue  # nothing to be told just now
                 if not message:
-                    return
+                    break
+                completes = len(self.completes)
                 self._take(json.loads(message))
-                if self.completes:
-                    return
+                if len(self.completes) > completes:
+                    leave_at = time.monotonic() + _LINGER_SECONDS
+        self.came_back = comes_back
+
+    def _patience(self) -> float:
+        if self.completes:
+            return _LINGER_SECONDS
+        return self._rng.uniform(0.5, 4) if self._restless else 3600
 
     def _take(self, frame: dict[str, object]) -> None:
         if frame["id"] is None:
+            self.without_id.add(str(frame["type"]))
             return
         self.ids.append(int(str(frame["id"])))
         data = frame["data"]
         assert isinstance(data, dict)
         if frame["type"] == "log":
-            self.arrivals.append((datetime.fromisoformat(data["lines"][-1]["timestamp"]).timestamp(), time.time()))
-            self.numbers += numbers(line["message"] for line in data["lines"])
+            self._take_lines(data["lines"])
         if frame["type"] == "complete":
             self.completes.append(data["status"])
             self.completed_at = time.time()
 
+    def _take_lines(self, lines: list[dict[str, str]]) -> None:
+        here = time.time()
+        for line in lines:
+            for number in numbers([line["message"]]):
+                self.arrivals.append((datetime.fromisoformat(line["timestamp"]).timestamp(), here))
+                self.numbers.append(number)
 
-def numbers(lines: object) -> list[int]:
+
+def numbers(lines: Iterable[str]) -> list[int]:
     """The numbers in numbered lines."""
-    found = (_NUMBER.match(line) for line in lines)  # type: ignore[attr-defined]
+    found = (_NUMBER.match(line) for line in lines)
     return [int(match[1]) for match in found if match]

@@ -179,7 +179,7 @@ class Store:
     def cancel(self, run_id: str) -> tuple[Run, bool]:
         """Ask a run to end: a queued one ends now, one that works becomes `cancelling`.
 
-        Returns the run, and whether it ends by this or an earlier cancel; one that has ended stays as it is.
+        Returns the run, and whether it ends by this or an earlier cancel; one that has ended already stays as it is.
         """
         run = self.get(run_id).run
         if run.status is RunStatus.QUEUED:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
@@ -69,6 +70,8 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
     holds_sockets = False
     handover: Handover | None = None
     _giving: socket.socket | None = None
+    # Where the queue is full for a moment, one may wait for room at a time.
+    _turn = BoundedSemaphore()
 
     def run(self) -> None:
         """Serve until told to stop, and then until all open sockets are closed, or for some seconds."""
@@ -84,7 +87,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Serve one connection, or hand it over."""
         if self._giving is not None and _asks_for_stream(client):
-            with client:
+            with client, self._turn:
                 socket.send_fds(self._giving, [_BYTE], [client.fileno()])
         else:
             super().handle(listener, client, address)

@@ -63,6 +63,7 @@ class Follower:
         self._rest = b""
         self._size = -1
         self._whole = False
+        self._heard = False
         self._silent = False
         self._heard_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"log {source.key}", daemon=True)
@@ -96,10 +97,10 @@ class Follower:
         pause = _FIRST_PAUSE
         while not self._stopping.is_set():
             last = self._ended.is_set()
+            self._heard = False
             try:
-                heard = self._read(last=last)
-                if heard:
-                    pause = _FIRST_PAUSE
+                self._read(last=last)
+                heard = self._heard
                 if last and not heard and self._whole:
                     break
                 if last and heard:  # a stream may also end because the node's kubelet did, anywhere in what is left
@@ -117,14 +118,16 @@ class Follower:
                     _log.info("%s", error, extra={"action": "log.cut"})
             except Exception:  # a thread that ends unseen would leave a log unread for ever
                 _log.exception("The follower stumbled.", extra={"action": "log.stumbled"})
+            if self._heard:  # one that gives lines and breaks again and again is no dead one
+                pause = _FIRST_PAUSE
             # Most logs end because their container has; the news of that comes a little later.
             (self._stopping if last else self._ended).wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         if not self._stopping.is_set():
             self._done.set()
 
-    def _read(self, *, last: bool) -> bool:
-        """Read until the stream ends; returns whether it gave anything new. Raises what `Api.stream` does."""
+    def _read(self, *, last: bool) -> None:
+        """Read until the stream ends, and note whether it gave anything new. Raises what `Api.stream` does."""
         query = {"container": self.source.container, "follow": "true", "timestamps": "true"}
         if self._tail.since:
             query["sinceTime"] = self._tail.since
@@ -136,25 +139,24 @@ class Follower:
         if self._stopping.is_set():
             stream.cut()
         splitter = LineSplitter()
-        heard, size, again = False, 0, False
+        size, again = 0, False
         try:
             for data in stream:
                 self._heard_at = time.monotonic()
                 size += len(data)
-                heard |= self._take(list(splitter.feed(data)))
+                self._heard |= self._take(list(splitter.feed(data)))
             # What ends in a line or before the old place has broken off; unless it does so again, at the same byte.
             again = (size, splitter.rest) == (self._size, self._rest)
             self._whole = again or (self._tail.aligned and not splitter.rest)
             self._size, self._rest = size, splitter.rest
             if last and again:
-                heard |= self._take(list(splitter.end()))
+                self._heard |= self._take(list(splitter.end()))
         finally:
             # A reading that broke off before the old place says nothing: one that ends there again does, or one that
             # is silent there.
             if not self._stopping.is_set() and (again or self._silent):
-                heard |= self._settle()
+                self._heard |= self._settle()
             self._silent = False
-        return heard
 
     def _take(self, lines: Sequence[Line]) -> bool:
         new = [known for line in lines for known in self._tail.take(line)]

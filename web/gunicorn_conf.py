@@ -4,7 +4,8 @@ from gevent import monkey
 
 monkey.patch_all()
 
-from typing import Any  # noqa: E402 - everything after this line must see the patched modules
+import gc  # noqa: E402 - everything after this line must see the patched modules
+from typing import Any  # noqa: E402
 
 from shared import settings as settings_module  # noqa: E402
 from shared.logs import configure_logging  # noqa: E402
@@ -38,5 +39,8 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """The app is loaded: relay events until this worker is told to stop."""
     configure_logging()
+    # What stays for ever need not be looked through by each collection of garbage, for which all sockets wait.
+    gc.collect()
+    gc.freeze()
     relays = worker.holds_sockets or not _settings.socket_processes
     worker.wsgi.extensions["hub"].start(lambda: not worker.alive, when_needed=not relays)

@@ -100,7 +100,7 @@ FAULTS = [
     Fault("API server answers 500 for 30 s", _api_server(lambda proxy: proxy.answering(500)), **_BESIDE),
     Fault("API server answers 429 for 30 s", _api_server(lambda proxy: proxy.answering(429)), **_BESIDE),
     Fault("API server silent for 30 s", _api_server(lambda proxy: proxy.silent()), **_BESIDE),
-    # The follower comes back five seconds after a cut, when there were many.
+    # So many lines that some are left however long the cuts take.
     Fault("log stream cut 50 times", _log_cut, lines=8000, **_BESIDE),
     Fault("kubelet restarted", _restarted(KUBELET), alone=True, **_BESIDE),
     Fault("head pod deleted", _head_deleted, ends_with="deleted from outside", **_ENDED),

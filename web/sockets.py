@@ -14,6 +14,7 @@ from wsproto.frame_protocol import CloseReason
 from shared import events, times
 from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
+from shared.runs import RunStatus
 from web.connection import FAILED, Connection, taken_over
 from web.hub import TOO_SLOW, Hub, Viewer
 from web.outbox import Stalled, text_frame
@@ -98,9 +99,10 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         shown = snapshot(service, None, connected_clients=hub.presence.total)
     last_id = shown["last_id"]
     cursor = last_id if query.since is None else query.since
-    if cursor > last_id:
-        # Of an earlier run, and all of this one is new; or Redis has lost what the client saw, and the end may be new.
-        cursor = 0 if query.run_id is None else max(0, last_id - 1)
+    if cursor > last_id and query.run_id is None:
+        cursor = 0  # an id of an earlier run: all of this one is new to the client
+    elif cursor > last_id and RunStatus(shown["status"]).final:
+        cursor = last_id - 1  # Redis has lost what the client saw, and nothing comes any more but the end
     body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
     connection.outbox.offer(text_frame(events.with_id(body, None)))
     return Viewer(

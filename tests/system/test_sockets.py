@@ -119,6 +119,16 @@ def test_a_snapshot_comes_first_and_then_the_kept_past(service: Any) -> None:
     socket.close()
 
 
+def test_the_end_is_told_to_whoever_saw_more_than_there_is(service: Any) -> None:
+    """Redis may have lost what a client saw: of a run that has ended it is told the end, and waits for nothing else."""
+    run_id = service.submit("hello", parameters={"fast": True})
+    service.ended(run_id)
+    socket = connect(service, f"?run_id={run_id}&since=100000")
+    assert frame(socket)["type"] == "status"
+    assert frame(socket) == service.events(run_id)[-1]
+    socket.close()
+
+
 def test_refusals_come_before_the_upgrade(service: Any) -> None:
     """An unknown run, a bad query and a foreign origin are plain HTTP errors."""
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

@@ -375,7 +375,8 @@ FAULTS = [
     Fault("poked five times", _poked_five_times),
     Fault("100 submissions, 40 cancels at once", _crowd, ground=_two_doors),
     Fault("disk full", _disk_full, ground=_small_disk, needs_root=True, nextflow_may_fail=True),
-    Fault("clock steps back 2 s", _clock_back, ground=_own_clock),
+    # Nextflow has that clock too, and some of its versions do not bear a time that takes less than none.
+    Fault("clock steps back 2 s", _clock_back, ground=_own_clock, nextflow_may_fail=True),
     Fault("client that never reads", _ten_clients(_reads_nothing, *_SMALL), **_LOUD),
     Fault("client that reads a byte a second", _ten_clients(_reads_slowly, *_SMALL), **_LOUD),
     Fault("client that floods", _ten_clients(_floods)),

@@ -84,10 +84,14 @@ class Connection:
         """Say goodbye, after all that was offered before; again: no change. Returns at once."""
         self.outbox.stop_frames()
         with suppress(LocalProtocolError, OSError):  # it is closing, or closed
-            self.outbox.send(self._protocol.send(CloseConnection(code, reason)))
-            self._closing = True
+            self._say_goodbye(CloseConnection(code, reason))
             # What the client says from now on is not wanted, and its silence not waited for.
             self._sock.shutdown(socket.SHUT_RD)
+
+    def _say_goodbye(self, event: Event) -> None:
+        goodbye = self._protocol.send(event)
+        self._closing = True
+        self.outbox.send(goodbye, last=True)
 
     def _readable(self) -> None:
         """Called by the event loop itself, where nothing may wait."""
@@ -114,8 +118,8 @@ class Connection:
             data = self._sock.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return True
-        if not data:
-            return False
+        if not data or self._closing:
+            return bool(data)
         with suppress(LocalProtocolError):  # it came after a goodbye
             self._protocol.receive_data(data)
             return all(self._take(event) for event in self._protocol.events())
@@ -124,13 +128,13 @@ class Connection:
     def _take(self, event: Event) -> bool:
         match event:
             case Ping():
-                self.outbox.send(self._protocol.send(event.response()))
+                with suppress(OSError):  # it is gone, or reads nothing of all that waits already
+                    self.outbox.send(self._protocol.send(event.response()))
             case Pong():
                 self._answered = True
             case CloseConnection():
                 self.outbox.stop_frames()
-                self.outbox.send(self._protocol.send(event.response()))
-                self._closing = True
+                self._say_goodbye(event.response())
                 return False
             case BytesMessage():
                 self.close(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")

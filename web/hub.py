@@ -284,7 +284,7 @@ class Hub:
     def _reread(self) -> None:
         self.notice()
         for channel in list(self._channels.values()):
-            if channel.run_id is not None and self._feed.last_id(channel.run_id) < channel.cursor:
+            if channel.run_id is not None and 0 < self._feed.last_id(channel.run_id) < channel.cursor:
                 self._let_go(channel, _LOST)  # Redis has come back without its newest events, and ids begin again there
             self._read_on(channel)
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])

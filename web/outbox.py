@@ -49,12 +49,15 @@ class Outbox:
         self._stopped = False
         self._ended = False
 
-    def send(self, data: bytes) -> None:
-        """Take these bytes whatever is pending: for the protocol's own small frames. Raises OSError when ended."""
+    def send(self, data: bytes, *, last: bool = False) -> None:
+        """Take these bytes though frames are pending: for the protocol's own small ones.
+
+        Raises OSError when ended, or when far too much is pending, unless they are the last.
+        """
         with self._lock:
             if self._ended:
                 raise BrokenPipeError
-            if len(self._pending) + len(data) > 2 * PENDING_BYTES:  # a client that pings and reads nothing
+            if not last and len(self._pending) > 2 * PENDING_BYTES:  # a client that pings and reads nothing
                 raise BrokenPipeError
             left = self._write(data)
         if left:

@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -22,7 +23,12 @@ from web.status import stream_url
 
 _REQUEST = f"GET {stream_url(None)}".encode()
 _FIRST_BYTES_SECONDS = 5.0
-_CLOSING_SECONDS = 8.0
+_HANDOVER_SECONDS = 5.0
+# Who answers requests looks once a second whether it is to end, and hands over until then.
+_LATE_SECONDS = 1.5
+# All of a stop must take less than gunicorn's graceful_timeout.
+_HANDSHAKES_SECONDS = 1.5
+_CLOSING_SECONDS = 5.0
 _BYTE = b"\0"  # nothing can be sent with a message that is empty
 
 
@@ -86,23 +92,38 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Serve one connection, or hand it over."""
-        if self._giving is not None and _asks_for_stream(client):
-            with client, self._turn:
-                socket.send_fds(self._giving, [_BYTE], [client.fileno()])
+        giving = self._giving
+        first = _first_bytes(client) if giving is not None else b""
+        if giving is not None and first == _REQUEST and self.alive:
+            with client:
+                # When nobody takes it for long, its client had better come again than wait here with all the others.
+                gevent.with_timeout(_HANDOVER_SECONDS, self._give, giving, client, timeout_value=None)
+        elif giving is not None and not (first or self.alive):
+            client.close()  # it has said nothing, and nobody will be here to listen
         else:
             super().handle(listener, client, address)
+
+    def _give(self, giving: socket.socket, client: socket.socket) -> None:
+        with self._turn:
+            socket.send_fds(giving, [_BYTE], [client.fileno()])
 
     def _run_arrivals(self, handover: Handover) -> None:
         taking = handover.taking
         taking.setblocking(False)
-        # The listener only says where all this is served.
-        handle = partial(self.handle, self.sockets[0])
-        server = _Arrivals(taking, handle=handle, spawn=Pool(self.worker_connections))
+        # Or clients could connect to a listener that nobody accepts from; all that is wanted of it is where this is.
+        here = self.sockets[0].getsockname()
+        for listener in self.sockets:
+            listener.close()
+        handle = partial(self.handle, SimpleNamespace(getsockname=lambda: here))
+        pool = Pool(self.worker_connections)
+        server = _Arrivals(taking, handle=handle, spawn=pool)
         server.start()
         while self.alive:
             self.notify()
             gevent.sleep(1.0)
+        gevent.sleep(_LATE_SECONDS)
         server.close()
+        pool.join(timeout=_HANDSHAKES_SECONDS)
 
     def _wait_for_sockets(self) -> None:
         hub: Hub = self.wsgi.extensions["hub"]
@@ -111,14 +132,13 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(0.05)
 
 
-def _asks_for_stream(client: socket.socket) -> bool:
-    """Whether the first bytes that come are those of a request for the stream; they stay where they are.
+def _first_bytes(client: socket.socket) -> bytes:
+    """The first bytes that come, as many as a request for the stream begins with; they stay where they are.
 
     A client that sends less than that at once is served where it is, as is one that asks later on a connection.
     """
     with suppress(OSError):
-        first = gevent.with_timeout(
-            _FIRST_BYTES_SECONDS, client.recv, len(_REQUEST), socket.MSG_PEEK, timeout_value=b""
-        )
-        return bool(first == _REQUEST)
-    return False
+        peek = partial(client.recv, len(_REQUEST), socket.MSG_PEEK)
+        found: bytes = gevent.with_timeout(_FIRST_BYTES_SECONDS, peek, timeout_value=b"")
+        return found
+    return b""

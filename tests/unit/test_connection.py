@@ -151,6 +151,27 @@ def test_a_goodbye_comes_after_all_that_waits(pair: Pair) -> None:
     assert bytes(read) == text_frame(b"x" * 10_000) * count + goodbye
 
 
+def test_a_goodbye_comes_after_a_frame_of_any_size(pair: Pair) -> None:
+    """However much waits, the last word is taken, and a ping meanwhile does not end the connection."""
+    connection, client = pair
+    assert connection.outbox.offer(text_frame(b"x" * 3_000_000))
+    client.say(Ping(b"abc"))
+    gevent.sleep(0.05)
+    connection.close(1013, "too slow")
+    read = bytearray()
+
+    def read_all() -> None:
+        client.wire.setblocking(True)
+        while data := client.wire.recv(65_536):
+            read.extend(data)
+
+    reader = threading.Thread(target=read_all)
+    reader.start()
+    soon(lambda: not reader.is_alive())
+    assert len(read) > 3_000_000
+    assert bytes(read).endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
+
+
 def test_a_little_talk_is_tolerated(pair: Pair) -> None:
     """Nobody listens, but a few messages do no harm; in parts neither."""
     connection, client = pair
@@ -220,4 +241,4 @@ def test_it_is_taken_over_from_the_library() -> None:
     connection.outbox.offer(text_frame(b"hello"))
     assert theirs.recv(100) == text_frame(b"hello")
     theirs.close()
-    soon(lambda: connection.outbox.idle and connection._ended)
+    soon(lambda: connection._ended)

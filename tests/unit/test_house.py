@@ -1,5 +1,6 @@
 """The plan of the house: what is installed under which name, and what each door needs."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -15,7 +16,10 @@ OURS = ("shared", "web", "worker", "nfctl")
 
 def printed_by(code: str) -> str:
     """What a fresh Python, which has imported nothing of ours, prints."""
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    settings = os.environ | {"REDIS_URL": "redis://127.0.0.1:1/0"}  # nothing is asked of it
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=settings
+    )
     return ended.stdout
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +209,19 @@ def test_what_a_pipeline_leaves_behind_holds_up_no_end(head: Callable[[str], Hea
     left, last = said.split()
     os.kill(int(left), signal.SIGKILL)
     assert (last, process.returncode) == ("last", 3)
+
+
+def test_a_late_signal_does_not_change_how_it_ended(head: Callable[[str], Head]) -> None:
+    """Nextflow has ended well, something still holds the console, and the pod is deleted: it has ended well."""
+    script = head("sleep 60 & echo $!; exit 0")
+    process = script.start()
+    assert process.stdout is not None
+    left = int(process.stdout.readline())
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    os.kill(left, signal.SIGKILL)
+    assert process.returncode == 0
 
 
 def test_a_full_claim_loses_no_line_of_the_container_s_log(head: Callable[[str], Head]) -> None:

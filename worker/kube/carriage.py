@@ -64,7 +64,8 @@ class Carriage:
         self._secrets = f"/api/v1/namespaces/{namespace}/secrets"
         self._slot = Slot(api, namespace)
         self._cursors: dict[str, Any] = dict(place.get("logs", {}))
-        self._unread = [key for key in self._cursors if key not in place.get("read", ())]
+        self._read = set(place.get("read", ()))
+        self._unread = [key for key in self._cursors if key not in self._read]
         self._told: dict[str, None] = dict.fromkeys(place.get("told", ()))
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: queue.Queue[Said | Notice | Outcome | Exception] = queue.Queue(maxsize=256)
@@ -126,8 +127,8 @@ class Carriage:
             else:
                 item_notices = [item]
             notices += [notice for notice in item_notices if self._untold(notice)]
-        read = [key for key, follower in self._followers.items() if follower.done]
-        place = {"logs": self._cursors, "told": list(self._told), "read": read}
+        read = self._read | {key for key, follower in self._followers.items() if follower.done}
+        place = {"logs": self._cursors, "told": list(self._told), "read": sorted(read)}
         return Chunk(records, place, self._started, notices)
 
     def _untold(self, notice: Notice) -> bool:
@@ -373,6 +374,7 @@ class Carriage:
                     source,
                     self._cursors.get(source.key),
                     self._relay,
+                    whole=source.key in self._read,
                 )
                 # A copy, as whoever iterates may be stopping all of them just now.
                 self._followers = self._followers | {source.key: follower}

@@ -46,10 +46,20 @@ class Said:
 
 
 class Follower:
-    """One container's log. `say` takes each piece in order, in the follower's thread, and may block."""
+    """One container's log. `say` takes each piece in order, in the follower's thread, and may block.
+
+    `whole` if it was read to its end before.
+    """
 
     def __init__(
-        self, api: Api, namespace: str, source: Source, cursor: dict[str, Any] | None, say: Callable[[Said], None]
+        self,
+        api: Api,
+        namespace: str,
+        source: Source,
+        cursor: dict[str, Any] | None,
+        say: Callable[[Said], None],
+        *,
+        whole: bool = False,
     ) -> None:
         self.source = source
         self._api = api
@@ -62,7 +72,7 @@ class Follower:
         self._stream: Stream | None = None
         self._rest = b""
         self._size = -1
-        self._whole = False
+        self._whole = whole
         self._heard = False
         self._silent = False
         self._heard_at = time.monotonic()

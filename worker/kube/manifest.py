@@ -45,10 +45,10 @@ mkfifo "$console"
 tee -a "$RUN_DIRECTORY/log" < "$console" &
 keeper=$!
 head=
-trap 'stopped=yes; [ -z "$head" ] || kill -TERM "$head"' TERM
+trap 'stopped=yes; [ -z "$head" ] || kill -TERM "$head" 2> /dev/null || :' TERM
 "$@" > "$console" 2>&1 &
 head=$!
-[ -z "${stopped:-}" ] || kill -TERM "$head"
+[ -z "${stopped:-}" ] || kill -TERM "$head" 2> /dev/null || :
 code=0
 while wait "$head" || code=$?; kill -0 "$head" 2> /dev/null; do code=0; done
 (sleep 5; kill "$keeper") > /dev/null 2>&1 &

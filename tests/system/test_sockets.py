@@ -282,6 +282,33 @@ def test_a_stopping_service_says_so_and_the_limit_holds(own_service: Any) -> Non
     assert [close_code(socket) for socket in open_ones] == [1012, 1012, 1012]
 
 
+def test_whoever_comes_while_the_service_stops_is_told(own_service: Any) -> None:
+    """A connection is refused, or made and then closed with 1012; none is cut off or left hanging between the two."""
+    opened: list[WebSocket] = []
+    troubles: list[Exception] = []
+    stopped = threading.Event()
+
+    def come_again_and_again() -> None:
+        while not stopped.is_set():
+            try:
+                opened.append(connect(own_service))
+            except ConnectionRefusedError:
+                pass
+            except (OSError, websocket.WebSocketException) as error:
+                troubles.append(error)
+            time.sleep(0.02)
+
+    comer = threading.Thread(target=come_again_and_again)
+    comer.start()
+    time.sleep(1)
+    own_service.stop()
+    stopped.set()
+    comer.join()
+    assert len(opened) > 10
+    assert troubles == []
+    assert {close_code(socket) for socket in opened} == {1012}
+
+
 def test_tokens_and_tickets(own_service: Any) -> None:
     """With AUTH_TOKENS nothing is told without one; a ticket opens one socket, once."""
     own_service.stop()

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from shared.settings import Settings
 from shared.store import Store
 from web import hub as hub_module
 from web.hub import Hub, Viewer
-from web.outbox import PENDING_BYTES, Outbox
+from web.outbox import PENDING_BYTES, Outbox, Stalled
 from web.presence import Presence
 
 MakeRun = Callable[..., Run]
@@ -122,6 +123,12 @@ def hub(redis: Client, store: Store, feed: Feed, stop: threading.Event, eventual
 Watch = Callable[..., Watcher]
 
 
+def add_to(hub: Hub, viewer: Viewer) -> None:
+    """As a socket's own thread does, which may find that its client is gone."""
+    with suppress(OSError, Stalled):
+        hub.add(viewer)
+
+
 @pytest.fixture
 def watch(hub: Hub) -> Iterator[Watch]:
     """Makes watchers; each is added to the hub, by a thread of its own as a socket's is."""
@@ -146,7 +153,7 @@ def watch(hub: Hub) -> Iterator[Watch]:
         if reads:
             watcher.reading.set()
         threads.append(threading.Thread(target=watcher.read))
-        threads.append(threading.Thread(target=to.add, args=(viewer,)))
+        threads.append(threading.Thread(target=add_to, args=(to, viewer)))
         for thread in threads[-2:]:
             thread.start()
         made.append(watcher)
@@ -340,9 +347,9 @@ def test_a_viewer_follows_from_run_to_run(talk: Talk, watch: Watch, eventually: 
         eventually(lambda: watcher.ids(runs[-1])[-1:] == [3])
         talk.end()
     eventually(lambda: [frame["type"] for frame in watcher.frames].count("complete") == 4)
-    assert [(frame["run_id"], frame["id"]) for frame in watcher.frames] == [
-        (run_id, number) for run_id in runs for number in range(1, 6)
-    ]
+    # A keep-alive may come in between; it has no id.
+    told = [(frame["run_id"], frame["id"]) for frame in watcher.frames if frame["id"] is not None]
+    assert told == [(run_id, number) for run_id in runs for number in range(1, 6)]
 
 
 def test_joining_while_events_flow(talk: Talk, watch: Watch, eventually: Eventually) -> None:
@@ -359,12 +366,11 @@ def test_joining_while_events_flow(talk: Talk, watch: Watch, eventually: Eventua
     speaker = threading.Thread(target=speak)
     speaker.start()
     joined: list[tuple[int, Watcher]] = []
-    while not done.is_set() and len(joined) < 30:
+    while len(joined) < (4 if done.is_set() else 30):
         cursor = chance.randrange(talk.last_id() + 1)
         joined.append((cursor, watch(run_id, cursor)))
     speaker.join()
     last = talk.last_id()
-    assert len(joined) > 3
     for cursor, watcher in joined:
         eventually(lambda watcher=watcher: watcher.ids(run_id)[-1:] == [last])
         assert watcher.ids(run_id) == list(range(cursor + 1, last + 1))

@@ -38,14 +38,12 @@ class Handover:
     def __init__(self) -> None:
         self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-    @property
     def giving(self) -> socket.socket:
-        """The end where connections go in, for one process."""
+        """The end where connections go in, opened for one process."""
         return self._ends[0].dup()
 
-    @property
     def taking(self) -> socket.socket:
-        """The end where they come out, for one process."""
+        """The end where they come out, opened for one process."""
         return self._ends[1].dup()
 
 
@@ -86,29 +84,34 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         elif self.holds_sockets:
             self._run_arrivals(self.handover)
         else:
-            self._giving = self.handover.giving
+            self._giving = self.handover.giving()
             super().run()
         self._wait_for_sockets()
 
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Serve one connection, or hand it over."""
-        giving = self._giving
-        first = _first_bytes(client) if giving is not None else b""
-        if giving is not None and first == _REQUEST and self.alive:
+        if self._giving is None or not self._let_go(self._giving, client):
+            super().handle(listener, client, address)
+
+    def _let_go(self, giving: socket.socket, client: socket.socket) -> bool:
+        """Whether the connection is not to be served here: others have it now, or it is closed."""
+        first = _first_bytes(client)
+        if first == _REQUEST and self.alive:
             with client:
                 # When nobody takes it for long, its client had better come again than wait here with all the others.
                 gevent.with_timeout(_HANDOVER_SECONDS, self._give, giving, client, timeout_value=None)
-        elif giving is not None and not (first or self.alive):
-            client.close()  # it has said nothing, and nobody will be here to listen
-        else:
-            super().handle(listener, client, address)
+            return True
+        if first or self.alive:
+            return False
+        client.close()  # it has said nothing, and nobody will be here to listen
+        return True
 
     def _give(self, giving: socket.socket, client: socket.socket) -> None:
         with self._turn:
             socket.send_fds(giving, [_BYTE], [client.fileno()])
 
     def _run_arrivals(self, handover: Handover) -> None:
-        taking = handover.taking
+        taking = handover.taking()
         taking.setblocking(False)
         # Or clients could connect to a listener that nobody accepts from; all that is wanted of it is where this is.
         here = self.sockets[0].getsockname()

@@ -18,6 +18,12 @@ def child_of(tmp_path: Path, said: list[str], code: str = SLEEP) -> Child:
     return Child(Program("sleeper", [sys.executable, "-c", code], dict(os.environ), tmp_path / "log", 5), said.append)
 
 
+def watched(child: Child) -> Child:
+    """The child after one more look at it."""
+    child.watch()
+    return child
+
+
 def test_what_was_not_started_is_not_watched(tmp_path: Path) -> None:
     """Watching starts nothing that was not asked for, neither before its start nor after its end."""
     child = child_of(tmp_path, [])
@@ -38,12 +44,7 @@ def test_what_dies_is_started_again_and_said(tmp_path: Path, eventually: Any) ->
     first = child.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-
-    def back() -> bool:
-        child.watch()
-        return child.pid not in (None, first)
-
-    eventually(back)
+    eventually(lambda: watched(child).pid not in (None, first))
     child.ask_to_end()
     child.wait_for_end()
     [words] = said
@@ -61,14 +62,9 @@ def test_what_cannot_be_started_again_is_tried_again(tmp_path: Path, eventually:
     child.program.log.unlink()
     child.program.log.mkdir()  # so that its log cannot be opened
     os.kill(first, signal.SIGKILL)
-
-    def watched(true: bool) -> bool:
-        child.watch()
-        return true
-
-    eventually(lambda: watched(any("cannot start" in words for words in said)))
+    eventually(lambda: watched(child).pid is None and any("cannot start" in words for words in said))
     child.program.log.rmdir()
-    eventually(lambda: watched(child.pid is not None))
+    eventually(lambda: watched(child).pid is not None)
     child.ask_to_end()
     child.wait_for_end()
 

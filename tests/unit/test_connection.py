@@ -45,6 +45,20 @@ class Client:
         """Send something."""
         self.wire.sendall(self._protocol.send(event))
 
+    def read_to_the_end(self) -> bytes:
+        """All that comes until the other side hangs up, read by a thread, since our side may wait for it."""
+        read = bytearray()
+
+        def read_all() -> None:
+            self.wire.setblocking(True)
+            while data := self.wire.recv(65_536):
+                read.extend(data)
+
+        reader = threading.Thread(target=read_all)
+        reader.start()
+        soon(lambda: not reader.is_alive())
+        return bytes(read)
+
 
 Pair = tuple[Connection, Client]
 
@@ -137,18 +151,9 @@ def test_a_goodbye_comes_after_all_that_waits(pair: Pair) -> None:
     while connection.outbox.offer(text_frame(b"x" * 10_000)):
         count += 1
     connection.close(1013, "too slow")
-    read = bytearray()
-
-    def read_all() -> None:
-        client.wire.setblocking(True)
-        while data := client.wire.recv(65_536):
-            read.extend(data)
-
-    reader = threading.Thread(target=read_all)
-    reader.start()
-    soon(lambda: not reader.is_alive())
+    read = client.read_to_the_end()
     goodbye = Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow"))
-    assert bytes(read) == text_frame(b"x" * 10_000) * count + goodbye
+    assert read == text_frame(b"x" * 10_000) * count + goodbye
 
 
 def test_a_goodbye_comes_after_a_frame_of_any_size(pair: Pair) -> None:
@@ -158,18 +163,9 @@ def test_a_goodbye_comes_after_a_frame_of_any_size(pair: Pair) -> None:
     client.say(Ping(b"abc"))
     gevent.sleep(0.05)
     connection.close(1013, "too slow")
-    read = bytearray()
-
-    def read_all() -> None:
-        client.wire.setblocking(True)
-        while data := client.wire.recv(65_536):
-            read.extend(data)
-
-    reader = threading.Thread(target=read_all)
-    reader.start()
-    soon(lambda: not reader.is_alive())
+    read = client.read_to_the_end()
     assert len(read) > 3_000_000
-    assert bytes(read).endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
+    assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
 
 
 def test_a_little_talk_is_tolerated(pair: Pair) -> None:

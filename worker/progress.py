@@ -203,7 +203,8 @@ def _task(index: int, fields: Mapping[str, str]) -> dict[str, Any]:
         "start": _time(fields["start"]),
         "complete": _time(fields["complete"]),
         "realtime_ms": _number(fields["realtime"]),
-        "peak_rss_bytes": _number(fields["peak_rss"]),
+        # Zero is Nextflow's word for a task that ended before its first sample: nothing runs in no memory.
+        "peak_rss_bytes": _number(fields["peak_rss"]) or None,
         "cpus": _number(fields["cpus"]),
         "memory_bytes": _number(fields["memory"]),
         "native_id": _known(fields["native_id"]),

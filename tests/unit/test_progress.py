@@ -182,6 +182,14 @@ def test_imitated_numbers_stay_json(digits: int) -> None:
     assert orjson.dumps([progress.state(), progress.data(), told])
 
 
+@pytest.mark.parametrize(("told", "kept"), [("-", None), ("0", None), ("4096", 4096)])
+def test_memory_that_was_never_sampled_is_unknown(told: str, kept: int | None) -> None:
+    """A task that ends before Nextflow's first sample has a peak of 0 in the trace, and none here."""
+    ended = Progress().fold(console.read(trace("aa/000001", "B", "COMPLETED", peak_rss=told)), AT)
+    assert ended is not None
+    assert ended[1]["peak_rss_bytes"] == kept
+
+
 hashes = st.integers(0, 12).map(lambda number: f"aa/{number:06x}")
 names = st.sampled_from(["A (1)", "A (2)", "B", "S:C (x (y))"])
 said_lines = st.one_of(

@@ -51,6 +51,7 @@ head=$!
 [ -z "${stopped:-}" ] || kill -TERM "$head" 2> /dev/null || :
 code=0
 while wait "$head" || code=$?; kill -0 "$head" 2> /dev/null; do code=0; done
+trap '' TERM
 (sleep 5; kill "$keeper") > /dev/null 2>&1 &
 wait "$keeper" 2> /dev/null || true
 exit "$code"

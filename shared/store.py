@@ -136,10 +136,6 @@ class Store:
                 break
         raise Conflict(run_id)
 
-    def finish(self, run_id: str, status: RunStatus, *, message: str | None, **how: Any) -> Run:
-        """End a run with a status, whatever it was; see `end`."""
-        return self.end(run_id, lambda _: (status, message), **how)
-
     def end(
         self,
         run_id: str,

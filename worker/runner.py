@@ -184,7 +184,7 @@ class Supervisor:
     def _give_up(self, mistake: Exception) -> None:
         """Stop a run that cannot be supervised, and say so."""
         run = self._tools.store.get(self._run_id).run
-        stopped = "stopped it"
+        stopped = True
         try:
             self._tools.cluster.cancel(run)
             for _ in self._tools.cluster.follow(run, {}):
@@ -193,18 +193,27 @@ class Supervisor:
             raise
         except Exception:  # what cannot be followed can perhaps not be stopped either
             _log.exception("The run could not be stopped.", extra={"action": "run.lost", "run_id": self._run_id})
-            stopped = "could not stop it either"
-        message = f"The service could not go on with this run and {stopped}: {type(mistake).__name__}: {mistake}"
-        self._tools.store.finish(self._run_id, RunStatus.FAILED, message=message, fence=self._fence)
+            stopped = False
+        did = "stopped it" if stopped else "could not stop it either"
+        message = f"The service could not go on with this run and {did}: {type(mistake).__name__}: {mistake}"
+
+        def verdict(status: RunStatus) -> tuple[RunStatus, str]:
+            cancelled = stopped and status is RunStatus.CANCELLING
+            return (RunStatus.CANCELLED if cancelled else RunStatus.FAILED), message
+
+        self._tools.store.end(self._run_id, verdict, fence=self._fence)
         self._mistake = None
 
     def _cannot_start(self, run: Run, message: str) -> None:
-        verdict = RunStatus.FAILED
-        if self._tools.store.get(self._run_id).run.status is RunStatus.CANCELLING:
-            verdict, message = RunStatus.CANCELLED, "Cancelled before it started."
+        def verdict(status: RunStatus) -> tuple[RunStatus, str]:
+            if status is RunStatus.CANCELLING:
+                return RunStatus.CANCELLED, "Cancelled before it started."
+            return RunStatus.FAILED, message
+
+        status, _ = verdict(self._tools.store.get(self._run_id).run.status)
         scribe = Scribe(run, self._tools.feed.place(self._run_id))
-        self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
-        self.ended = self._tools.store.finish(self._run_id, verdict, message=message, fence=self._fence)
+        self._append(scribe.last(failure=message if status is RunStatus.FAILED else None))
+        self.ended = self._tools.store.end(self._run_id, verdict, fence=self._fence)  # it may have been cancelled since
 
 
 def judge(status: RunStatus, outcome: Outcome, scribe: Scribe) -> tuple[RunStatus, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
+from ends import finish
 from flask import Flask
 from flask.testing import FlaskClient
 from kube_lab import Lab
@@ -68,7 +69,7 @@ def ended(store: Store, make_run: MakeRun) -> Ended:
     def end(status: RunStatus = RunStatus.SUCCEEDED, **values: Any) -> Run:
         run = make_run(**values)
         store.submit(run, "reject")
-        store.finish(run.run_id, status, message=f"It {status}.", exit_code=0)
+        finish(store, run.run_id, status, message=f"It {status}.", exit_code=0)
         return store.get(run.run_id).run
 
     return end

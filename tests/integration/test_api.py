@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ends import finish
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -119,7 +120,7 @@ def test_a_key_outlives_the_run_it_stands_for(api: FlaskClient, redis: Client, s
     """A request that is sent again after its run was dropped from the history is answered, not lost."""
     headers = {"Idempotency-Key": "key"}
     first = api.post(f"{API}/run", json={"pipeline": "hello"}, headers=headers).json or {}
-    store.finish(first["run_id"], RunStatus.FAILED, message=None)
+    finish(store, first["run_id"], RunStatus.FAILED)
     redis.delete(f"nfc:run:{first['run_id']}")
     assert api.post(f"{API}/run", json={"pipeline": "hello"}, headers=headers).status_code in (200, 202)
 
@@ -157,7 +158,7 @@ def test_a_run_is_cancelled(api: FlaskClient, store: Store, make_run: MakeRun) -
     assert (queued["status"], queued["cancelled"]) == ("cancelled", True)
     active = checked(api.delete(f"{API}/cancel"), answers.CancelAnswer)
     assert (active["run_id"], active["status"], active["cancelled"]) == (first.run_id, "cancelling", True)
-    store.finish(first.run_id, RunStatus.CANCELLED, message="Done.")
+    finish(store, first.run_id, RunStatus.CANCELLED, message="Done.")
     late = checked(api.delete(f"{API}/cancel?run_id={first.run_id}"), answers.CancelAnswer)
     assert (late["status"], late["cancelled"]) == ("cancelled", False)
     assert late["detail"]
@@ -229,7 +230,7 @@ def test_tasks_of_an_ended_run_have_ended(
     assert held is not None
     feed.append(run.run_id, held.fence, Batch(1, {}, tasks=[(1, TASK | {"status": "SUBMITTED", "exit": None})]))
     assert (api.get(f"{API}/runs/{run.run_id}/tasks").json or {})["tasks"][0]["status"] == "SUBMITTED"
-    store.finish(run.run_id, RunStatus.FAILED, message=None)
+    finish(store, run.run_id, RunStatus.FAILED)
     assert (api.get(f"{API}/runs/{run.run_id}/tasks").json or {})["tasks"][0]["status"] == "ABORTED"
 
 
@@ -447,7 +448,7 @@ def test_secrets_are_never_told(api: FlaskClient, store: Store) -> None:
     said += [api.get(API + path) for path in ("/status", "/active", "/history")]
     said += [api.get(f"{API}/runs/{run_id}{detail}") for run_id in ids for detail in ("", "/events", "/logs", "/tasks")]
     said += [api.delete(f"{API}/cancel")]
-    store.finish(ids[0], RunStatus.CANCELLED, message=None)
+    finish(store, ids[0], RunStatus.CANCELLED)
     said += [api.get(f"{API}/runs/{ids[0]}/events"), api.get("/metrics")]
     assert all(response.status_code < 300 for response in said)
     assert [response.text for response in said if SECRET in response.text] == []

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from ends import finish
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
@@ -88,7 +89,7 @@ class Talk:
 
     def end(self) -> None:
         """The run succeeds."""
-        self.store.finish(self.run_id, RunStatus.SUCCEEDED, message=None, fence=self._fence)
+        finish(self.store, self.run_id, RunStatus.SUCCEEDED, fence=self._fence)
 
     def last_id(self) -> int:
         return self.store.get(self.run_id).last_id

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from ends import finish
 
 from shared import keys
 from shared.broker import RUN_QUEUE, Broker, make_celery
@@ -77,7 +78,7 @@ def test_a_free_slot_goes_to_the_next_run(
 ) -> None:
     """When a worker died between two runs, the next one begins all the same."""
     store.submit(waiting := make_run(), "queue")
-    store.finish(active, RunStatus.SUCCEEDED, message=None)
+    finish(store, active, RunStatus.SUCCEEDED)
     look(None)
     assert store.active_id() == waiting.run_id
     assert store.get(waiting.run_id).run.status is RunStatus.STARTING
@@ -108,6 +109,6 @@ def test_the_history_is_trimmed(
     for _ in range(3):
         run = make_run()
         store.submit(run, "queue")
-        store.finish(run.run_id, RunStatus.SUCCEEDED, message=None)
+        finish(store, run.run_id, RunStatus.SUCCEEDED)
     reconcile(store, leases, broker, alone_before=None)
     assert len(store.history(10)) == 1

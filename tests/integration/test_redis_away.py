@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ends import finish
 
 from shared import events, settings, times
 from shared.errors import StoreAway
@@ -36,7 +37,7 @@ def test_a_killed_redis_comes_back_with_all_that_was_kept(own_redis: Any, tmp_pa
         lambda: store.get(run.run_id),
         lambda: store.submit(make_run(), "queue"),
         lambda: store.cancel(run.run_id),
-        lambda: store.finish(run.run_id, RunStatus.FAILED, message=None),
+        lambda: finish(store, run.run_id, RunStatus.FAILED),
         lambda: store.history(10),
         lambda: feed.append(run.run_id, held.fence, batch),
         lambda: feed.read(run.run_id, 0),
@@ -54,7 +55,7 @@ def test_a_killed_redis_comes_back_with_all_that_was_kept(own_redis: Any, tmp_pa
     assert leases.renew(run.run_id, held.fence).status is RunStatus.STARTING
     feed.append(run.run_id, held.fence, batch)
     assert feed.read(run.run_id, 0) == before
-    store.finish(run.run_id, RunStatus.SUCCEEDED, message=None, fence=held.fence)
+    finish(store, run.run_id, RunStatus.SUCCEEDED, fence=held.fence)
     begun = store.begin_next()
     assert begun is not None
     assert begun.run_id == waiting.run_id

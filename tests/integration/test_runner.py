@@ -13,6 +13,7 @@ from shared.feed import Batch, Feed
 from shared.lease import Leases
 from shared.runs import Run, RunStatus
 from shared.store import Store
+from worker import runner
 from worker.cluster import Chunk, Outcome, Record
 from worker.runner import Parting, Supervisor, Tools
 
@@ -26,12 +27,16 @@ class Cluster:
 
     exit_code: int = 0
     refusal: CannotStart | None = None
+    stumbles: int = 0
     lines: int = 1
     cancelled: bool = False
 
     def follow(self, _run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
         if self.refusal is not None:
             raise self.refusal
+        if self.stumbles:
+            self.stumbles -= 1
+            raise ZeroDivisionError
         for number in range(int(place.get("offset", 0)), self.lines):
             if self.cancelled:
                 return
@@ -92,10 +97,21 @@ def test_a_run_from_its_start_to_its_end(
     assert store.get(run_id).run.status is RunStatus.SUCCEEDED
 
 
+@pytest.mark.parametrize(
+    "cluster",
+    [Cluster(exit_code=1), Cluster(refusal=CannotStart("No such pipeline.", sure=True)), Cluster(stumbles=1)],
+    ids=["fails", "cannot start", "stumbles"],
+)
 def test_a_cancel_taken_at_the_last_moment_is_kept(
-    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    supervise: Supervise,
+    make_run: MakeRun,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: Cluster,
 ) -> None:
     """Whoever was answered `cancelled: true` sees a run that did not succeed `cancelled`, whoever looked before."""
+    monkeypatch.setattr(runner, "_PATIENCE", 1)
     run_id = store.submit(make_run(), "queue").run_id
     end, taken = store.end, []
 
@@ -104,7 +120,7 @@ def test_a_cancel_taken_at_the_last_moment_is_kept(
         return end(*arguments, **more)
 
     monkeypatch.setattr(store, "end", late)
-    partings = supervise(run_id, Cluster(exit_code=1))
+    partings = supervise(run_id, cluster)
     eventually(lambda: partings)
     assert taken == [True]
     assert store.get(run_id).run.status is RunStatus.CANCELLED

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from ends import finish
 
 from shared import events, keys, times
 from shared.errors import Busy, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound, StoreAway
@@ -93,7 +94,7 @@ def test_the_queue_is_first_come_first_served(store: Store, make_run: MakeRun) -
     for run in runs:
         store.submit(run, "queue")
     for now, following in pairwise(runs):
-        store.finish(now.run_id, RunStatus.SUCCEEDED, message=None)
+        finish(store, now.run_id, RunStatus.SUCCEEDED)
         assert store.submit(make_run(), "attach").run_id == following.run_id
         begun = store.begin_next()
         assert begun is not None
@@ -125,7 +126,7 @@ def test_a_refusal_does_not_use_up_its_key(store: Store, make_run: MakeRun) -> N
     active = store.submit(make_run(), "queue").run_id
     with pytest.raises(Busy):
         store.submit(make_run(), "reject", "key", b"body")
-    store.finish(active, RunStatus.SUCCEEDED, message=None)
+    finish(store, active, RunStatus.SUCCEEDED)
     assert store.submit(make_run(), "reject", "key", b"body").outcome == "started"
 
 
@@ -188,7 +189,7 @@ def test_cancel_and_turn_may_race(store: Store, feed: Feed, make_run: MakeRun) -
     for _ in range(20):
         store.submit(first := make_run(), "queue")
         store.submit(second := make_run(), "queue")
-        store.finish(first.run_id, RunStatus.SUCCEEDED, message=None)
+        finish(store, first.run_id, RunStatus.SUCCEEDED)
         begun, (run, cancelled) = at_once([store.begin_next, lambda: store.cancel(second.run_id)])
         assert cancelled
         assert (run.status is RunStatus.CANCELLING) == (begun is not None)
@@ -196,7 +197,7 @@ def test_cancel_and_turn_may_race(store: Store, feed: Feed, make_run: MakeRun) -
         assert store.get(second.run_id).run.status is run.status
         assert store.active_id() == (second.run_id if run.status is RunStatus.CANCELLING else None)
         if not run.status.final:
-            store.finish(second.run_id, RunStatus.CANCELLED, message=None)
+            finish(store, second.run_id, RunStatus.CANCELLED)
         assert types(feed, second.run_id).count("complete") == 1
 
 
@@ -211,7 +212,7 @@ def test_a_cancel_that_comes_late_ends_nothing_by_itself(
         def get(self, run_id: str) -> Kept:
             found = super().get(run_id)
             if found.run.status is RunStatus.QUEUED:
-                store.finish(first.run_id, RunStatus.SUCCEEDED, message=None)
+                finish(store, first.run_id, RunStatus.SUCCEEDED)
                 store.begin_next()
             return found
 
@@ -225,7 +226,7 @@ def test_eight_workers_begin_one_run(store: Store, make_run: MakeRun) -> None:
     for _ in range(5):
         store.submit(make_run(), "queue")
     for _ in range(4):
-        store.finish(store.active_id() or "", RunStatus.SUCCEEDED, message=None)
+        finish(store, store.active_id() or "", RunStatus.SUCCEEDED)
         head = store.queue()[0]
         begun = [run for run in at_once([store.begin_next] * 8) if run is not None]
         assert [run.run_id for run in begun] == [head]
@@ -237,7 +238,7 @@ def test_a_queue_entry_without_a_record_is_passed_over(store: Store, redis: Clie
     store.submit(first := make_run(), "queue")
     redis.rpush(keys.QUEUE, "run-gone")
     store.submit(second := make_run(), "queue")
-    store.finish(first.run_id, RunStatus.SUCCEEDED, message=None)
+    finish(store, first.run_id, RunStatus.SUCCEEDED)
     begun = store.begin_next()
     assert begun is not None
     assert begun.run_id == second.run_id
@@ -249,7 +250,7 @@ def test_a_run_ends_once(store: Store, feed: Feed, make_run: MakeRun) -> None:
     verdicts = [RunStatus.SUCCEEDED, RunStatus.FAILED] * 5
     progress = {"percent": 100, "completed": 1, "total": 1, "processes": [], "executor": None}
     results = at_once(
-        [lambda v=v: store.finish(run.run_id, v, message=v, exit_code=0, progress=progress) for v in verdicts]  # type: ignore[misc]
+        [lambda v=v: store.end(run.run_id, lambda _, v=v: (v, v), exit_code=0, progress=progress) for v in verdicts]  # type: ignore[misc]
     )
     kept = store.get(run.run_id)
     assert {result.status for result in results} == {kept.run.status}
@@ -303,9 +304,9 @@ def test_an_old_supervisor_moves_nothing(store: Store, leases: Leases, make_run:
     new = leases.acquire(run.run_id)
     assert new is not None
     with pytest.raises(Fenced):
-        store.finish(run.run_id, RunStatus.FAILED, message=None, fence=old.fence)
+        finish(store, run.run_id, RunStatus.FAILED, fence=old.fence)
     assert store.get(run.run_id).run.status is RunStatus.STARTING
-    assert store.finish(run.run_id, RunStatus.FAILED, message=None, fence=new.fence).status is RunStatus.FAILED
+    assert finish(store, run.run_id, RunStatus.FAILED, fence=new.fence).status is RunStatus.FAILED
 
 
 def test_illegal_moves_change_nothing(store: Store, feed: Feed, make_run: MakeRun) -> None:
@@ -313,7 +314,7 @@ def test_illegal_moves_change_nothing(store: Store, feed: Feed, make_run: MakeRu
     store.submit(make_run(), "queue")
     store.submit(run := make_run(), "queue")
     with pytest.raises(IllegalMove):
-        store.finish(run.run_id, RunStatus.SUCCEEDED, message=None)
+        finish(store, run.run_id, RunStatus.SUCCEEDED)
     assert types(feed, run.run_id) == ["status"]
 
 
@@ -426,7 +427,7 @@ def test_what_is_kept_of_an_ended_run_expires(
     feed.append(run.run_id, held.fence, Batch(1, {}, tasks=[(1, {"task_id": 1})]))
     own = [keys.run(run.run_id), keys.events(run.run_id), keys.tasks(run.run_id)]
     assert [redis.ttl(key) for key in own] == [-1, -1, -1]
-    store.finish(run.run_id, RunStatus.SUCCEEDED, message=None)
+    finish(store, run.run_id, RunStatus.SUCCEEDED)
     assert all(100 < redis.ttl(key) <= 120 for key in own)
     assert redis.ttl(keys.lease(run.run_id)) <= 10
     assert store.trim_history() == 0
@@ -445,7 +446,7 @@ def test_a_long_run_is_kept_when_it_ends(redis: Client, settings: Settings, make
         store.submit(run := make_run(), "queue")
         store.cancel(run.run_id)
     assert store.trim_history() == 2
-    store.finish(long.run_id, RunStatus.SUCCEEDED, message=None, at=times.now() + timedelta(milliseconds=2))
+    store.end(long.run_id, lambda _: (RunStatus.SUCCEEDED, None), at=times.now() + timedelta(milliseconds=2))
     assert store.trim_history() == 1
     assert long.run_id in [run.run_id for run in store.history(10)]
 
@@ -467,7 +468,7 @@ def test_the_run_to_show_is_the_active_one_else_the_last_to_end(store: Store, ma
     assert store.latest_id() == early.run_id
     store.cancel(late.run_id)
     # Times are kept in milliseconds, and these two calls may fall into one.
-    store.finish(early.run_id, RunStatus.SUCCEEDED, message=None, at=times.now() + timedelta(milliseconds=2))
+    store.end(early.run_id, lambda _: (RunStatus.SUCCEEDED, None), at=times.now() + timedelta(milliseconds=2))
     assert store.latest_id() == early.run_id
 
 

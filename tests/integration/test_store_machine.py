@@ -7,6 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import orjson
 import pytest
+from ends import finish
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -159,13 +160,13 @@ class Machine(RuleBasedStateMachine):
             self.leases.release(run_id, fence)
         if run_id not in self.ended:
             with pytest.raises(Fenced):
-                self.store.finish(run_id, RunStatus.FAILED, message="late", fence=fence)
+                finish(self.store, run_id, RunStatus.FAILED, message="late", fence=fence)
 
     @precondition(lambda self: self.active in self.fence)
     @rule(status=st.sampled_from(_FINAL))
     def finish(self, status: RunStatus) -> None:
         assert self.active
-        self.store.finish(self.active, status, message=None, fence=self.fence[self.active])
+        finish(self.store, self.active, status, fence=self.fence[self.active])
         self.ended[self.active] = status
         self.active = None
 
@@ -173,7 +174,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), status=st.sampled_from(_FINAL))
     def finish_again(self, data: st.DataObject, status: RunStatus) -> None:
         run_id = data.draw(st.sampled_from(list(self.ended)))
-        self.store.finish(run_id, status, message="again")
+        finish(self.store, run_id, status, message="again")
 
     @precondition(lambda self: self.said)
     @rule(data=st.data())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from ends import finish
 from kube_lab import Lab, eventually, new_api
 
 from shared.broker import Broker
@@ -78,7 +79,7 @@ def test_the_active_run_is_no_stray(watch: StrayWatch, answering: Answering, sto
     for _ in range(3):
         watch.look(1)
     assert store.strays() == []
-    store.finish(run_id, RunStatus.FAILED, message="")
+    finish(store, run_id, RunStatus.FAILED, message="")
     for _ in range(2):
         watch.look(1)
     assert store.strays() == [f"1 process (pid 7), of run {run_id}"]

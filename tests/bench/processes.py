@@ -135,6 +135,11 @@ def own_cpu_seconds(pid: int) -> float:
         return 0.0
 
 
+def kernel_seconds(pid: int) -> float:
+    """What of that the kernel has used for a process and its living descendants, in ticks of 10 ms each."""
+    return sum(int(stat.rsplit(")", 1)[1].split()[12]) for one in family(pid) if (stat := _read(one, "stat"))) / _TICK
+
+
 def machine_seconds() -> float:
     """What all processors of the machine have worked together, whoever for."""
     user, nice, system, _idle, _iowait, *interrupts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]

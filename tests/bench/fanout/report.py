@@ -14,6 +14,7 @@ _HEADINGS = (
     "alive",
     "delivered/s",
     "CPU µs",
+    "kernel's",
     "÷ Go",
     "÷ Go, delayed",
     "p50 / p99 ms",
@@ -43,9 +44,10 @@ def _legend(found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:
     sizes = sorted({one.frame_bytes for one in trials})
     return (
         f"{len(trials)} trials; frames of {' or '.join(map(str, sizes))} bytes. CPU is that of all processes of a "
-        "server, user and system, a delivery, and beside that of the Go library without and with its write delay; "
-        "latency is from the publisher's stamp to the reading at a socket. Each % is of one processor: idle with all "
-        "sockets open, the load client's, and what others on the machine used while frames were sent."
+        "server, user and system, a delivery, what of it was spent in the kernel, and beside that of the Go library "
+        "without and with its write delay; latency is from the publisher's stamp to the reading at a socket. Each % is "
+        "of one processor: idle with all sockets open, the load client's, and what others on the machine used while "
+        "frames were sent."
     )
 
 
@@ -57,6 +59,7 @@ def _row(title: str, load: Load, rounds: Sequence[Figures], ratios: Sequence[str
         f"{min(one.alive for one in rounds):,}",
         f"{_median(rounds, 'delivered_per_second'):,.0f}",
         f"{_median(rounds, 'cpu'):.1f}",
+        f"{_median(rounds, 'kernel'):.1f}",
         *ratios,
         f"{_median(rounds, 'p50'):.1f} / {_median(rounds, 'p99'):.1f}",
         " / ".join(f"{count:,}" for count in counts),

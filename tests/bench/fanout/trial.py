@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.fanout.servers import Server, Stage
-from bench.processes import Talker, cpu_seconds, environment, machine_seconds, memory_kib, talking
+from bench.processes import Talker, cpu_seconds, environment, kernel_seconds, machine_seconds, memory_kib, talking
 from bench.stage import directory, http_server, redis_server
 from ports import free_port
 
@@ -32,8 +32,9 @@ class Load:
 class Figures:
     """What one trial found. Times are in milliseconds, `_percent` are of one processor.
 
-    `cpu` is microseconds of the server's processes a delivery, `redis_cpu` those of Redis beside it. `kib` is memory a
-    socket. `elsewhere_percent` is what others on the machine used meanwhile: with much of it, latencies say little.
+    `cpu` is microseconds of the server's processes a delivery, `kernel` those of them that were spent in the kernel,
+    and `redis_cpu` those of Redis beside it. `kib` is memory a socket. `elsewhere_percent` is what others on the
+    machine used meanwhile: with much of it, latencies say little.
     """
 
     opened: int
@@ -47,6 +48,7 @@ class Figures:
     p99: float
     most: float
     cpu: float
+    kernel: float
     redis_cpu: float
     idle_percent: float
     kib: float
@@ -120,12 +122,13 @@ def run_trial(server: Server, load: Load, processes: int, program: Path) -> Figu
         idle = cpu_seconds(cast.server)
         time.sleep(_IDLE_SECONDS)
         idle = cpu_seconds(cast.server) - idle
-        before, began = cast.cpu(), time.monotonic()
+        before, kernel, began = cast.cpu(), kernel_seconds(cast.server), time.monotonic()
         cast.publish()
         sent = cast.published(load)
         seconds = time.monotonic() - began
         used = [after - earlier for after, earlier in zip(cast.cpu(), before, strict=True)]
-        return _figures(cast.report(), sent, used, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
+        kernel = kernel_seconds(cast.server) - kernel
+        return _figures(cast.report(), sent, used, kernel, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
 
 
 @contextmanager
@@ -138,7 +141,13 @@ def publishing(to: str, load: Load, redis_url: str, here: Path) -> Iterator[tupl
 
 
 def _figures(
-    report: dict[str, Any], sent: dict[str, Any], used: list[float], seconds: float, idle_percent: float, kib: float
+    report: dict[str, Any],
+    sent: dict[str, Any],
+    used: list[float],
+    kernel: float,
+    seconds: float,
+    idle_percent: float,
+    kib: float,
 ) -> Figures:
     server, redis, client, publisher, machine = used
     deliveries = report["deliveries"]
@@ -155,6 +164,7 @@ def _figures(
         p99=report["p99_ms"],
         most=report["max_ms"],
         cpu=1e6 * server / max(1, deliveries),
+        kernel=1e6 * kernel / max(1, deliveries),
         redis_cpu=1e6 * redis / max(1, deliveries),
         idle_percent=idle_percent,
         kib=kib,

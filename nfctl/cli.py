@@ -144,7 +144,15 @@ def _named(pipeline: str, client: Client) -> str:
     # On a cluster a path is one of the work claim's, which this machine need not have.
     if looks_local and _is_here(client.url) and client.call("GET", "/about")["runner"] == "local":
         raise click.BadParameter(f"{path.absolute()} does not exist.")
+    if "/" not in pipeline and pipeline not in (names := [row["pipeline"] for row in _workflows(client)]):
+        there_are = f" (there are {', '.join(names)})" if names else ""
+        click.echo(f"No example is called {pipeline}{there_are}; Nextflow looks for nextflow-io/{pipeline}.", err=True)
     return pipeline
+
+
+def _workflows(client: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.call("GET", "/catalog")["workflows"]
+    return found
 
 
 def _is_here(url: str) -> bool:
@@ -169,9 +177,13 @@ def _parameters(params: tuple[str, ...], params_file: Path | None) -> dict[str, 
     values: dict[str, Any] = {}
     if params_file is not None:
         try:
-            loaded = yaml.load(params_file.read_text(encoding="utf-8"), _YamlLoader)  # noqa: S506 - a SafeLoader
-            json.dumps(loaded, allow_nan=False)
-        except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+            text = params_file.read_text(encoding="utf-8")
+            if params_file.suffix == ".json":
+                loaded = json.loads(text, parse_constant=_no_constant)
+            else:
+                loaded = yaml.load(text, _YamlLoader)  # noqa: S506 - a SafeLoader
+                json.dumps(loaded, allow_nan=False)
+        except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
             raise click.BadParameter(f"{params_file} cannot be sent as JSON: {error}") from error
         if not isinstance(loaded, dict):
             raise click.BadParameter(f"{params_file} must hold an object of parameters.")
@@ -201,7 +213,7 @@ def _submitted(answer: dict[str, Any], *, watched: bool) -> str:
     if answer["attached"]:
         return f"Run {answer['run_id']} is active; attached to it instead."
     place = f" at place {answer['queue_position']}" if answer.get("queue_position") else ""
-    watch = "" if watched else f" Watch it with: nfctl logs {answer['run_id']} --follow"
+    watch = "" if watched else f" Watch it with: {show.called()} logs {answer['run_id']} --follow"
     return f"Run {answer['run_id']} is {answer['status']}{place}.{watch}"
 
 
@@ -244,7 +256,7 @@ def logs(session: Session, run_id: str | None, follow: bool) -> None:
 def cancel(session: Session, run_id: str | None) -> None:
     """Cancel RUN_ID, or the active run."""
     answer = session.client.call("DELETE", "/cancel", params={"run_id": run_id} if run_id else None)
-    session.answer(answer, answer["detail"])
+    session.answer(answer, f"{answer['run_id']}: {answer['detail']}" if answer["run_id"] else answer["detail"])
 
 
 @commands.command()
@@ -257,11 +269,35 @@ def history(session: Session, limit: int, wanted: str | None) -> None:
     query = {"limit": limit} | ({"status": wanted} if wanted else {})
     answer = session.client.call("GET", "/history", params=query)
     rows = [
-        row | {"took": show.seconds(row["duration_seconds"]), "message": " ".join((row["message"] or "").split())}
+        row | {"took": show.seconds(row["duration_seconds"]), "message": show.brief(row["message"] or "")}
         for row in answer
     ]
     columns = [("run_id", "RUN"), ("status", "STATUS"), ("pipeline", "PIPELINE"), ("started_at", "STARTED")]
     session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("message", "MESSAGE")]))
+
+
+@commands.command()
+@json_option
+@click.pass_obj
+def catalog(session: Session) -> None:
+    """List the examples: pipelines that can be run by name."""
+    found = _workflows(session.client)
+    session.answer(found, show.table(found, [("pipeline", "PIPELINE"), ("description", "DESCRIPTION")]))
+
+
+@commands.command()
+@click.argument("run_id", required=False)
+@json_option
+@click.pass_obj
+def artifacts(session: Session, run_id: str | None) -> None:
+    """List the reports and outputs of RUN_ID, or of the active or last run."""
+    answer = session.client.call("GET", f"/runs/{session.current_run(run_id)}/artifacts")
+    rows = [
+        file | {"size": show.size(file["size"]), "url": session.client.url + file["url"]}
+        for file in answer["artifacts"]
+    ]
+    columns = [("kind", "KIND"), ("name", "NAME"), ("size", "SIZE"), ("url", "URL")]
+    session.answer(answer, show.table(rows, columns))
 
 
 @commands.command()

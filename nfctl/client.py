@@ -1,7 +1,7 @@
 """Talks to a running service: calls its API and follows its events, through any loss of the connection."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +13,7 @@ import websocket
 API = "/api/v1/pipeline"
 _RECONNECT_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
+_AWAY_AFTER = 3
 
 
 class Refused(Exception):
@@ -44,11 +45,18 @@ class Client:
         answer: dict[str, Any] = self.call("POST", "/run", json=dict(request))
         return answer
 
-    def follow(self, run_id: str, since: int = 0) -> Iterator[dict[str, Any]]:
-        """Each event of a run after `since`, once and in order, up to `complete`; reconnects as often as it takes."""
+    def follow(
+        self, run_id: str, since: int = 0, *, away: Callable[[], None] = lambda: None
+    ) -> Iterator[dict[str, Any]]:
+        """Each event of a run after `since`, once and in order, up to `complete`; reconnects as often as it takes.
+
+        `away` is called once each time that coming back does not work at once.
+        """
+        failures = 0
         while True:
             try:
                 for frame in self._frames(run_id, since):
+                    failures = 0
                     if frame["id"] is not None:
                         since = frame["id"]
                     yield frame
@@ -59,6 +67,9 @@ class Client:
                 self._tell_why(run_id)
             except (websocket.WebSocketException, OSError):
                 pass
+            failures += 1
+            if failures == _AWAY_AFTER:
+                away()
             time.sleep(_RECONNECT_SECONDS)
 
     def _frames(self, run_id: str, since: int) -> Iterator[dict[str, Any]]:
@@ -81,6 +92,8 @@ class Client:
     def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._http.request(method, API + path, **arguments)
+        except httpx.UnsupportedProtocol as error:
+            raise Refused(f"{self.url} is no address of a service: one looks like http://127.0.0.1:8000.") from error
         except httpx.TransportError as error:
             raise Unreachable(
                 f"No service answers at {self.url} ({error}). Start one with `nfctl up`, or set NFCTL_URL."

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from nfctl import show
-from nfctl.client import Client
+from nfctl.client import Client, Refused, Unreachable
 
 _INTERRUPTED = 130
+_AWAY = "The service does not answer. The run may go on meanwhile; trying again, once a second …"
 
 
 def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
@@ -25,7 +27,7 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
 
 def _follow(client: Client, run_id: str, as_json: bool) -> int:
     shown: tuple[Any, ...] = ()
-    for frame in client.follow(run_id):
+    for frame in client.follow(run_id, away=lambda: click.echo(_AWAY, err=True)):
         if as_json:
             click.echo(json.dumps(frame))
             if frame["type"] == "complete":
@@ -52,24 +54,27 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
             ):
                 click.echo(show.coloured(f"The run is {data['status']}.", data["status"]))
             case "complete":
-                _show_end(data)
+                _show_end(data, client)
                 return _exit_code(data["run"])
     return 1
 
 
 def _show_error(data: Mapping[str, Any]) -> None:
     """What the log has not said already: the cluster's own words, and what to do about an error."""
-    from_cluster = data["source"] != "nextflow"
+    from_cluster = data["source"] not in ("nextflow", "service")  # the service's own are told with the end
     if from_cluster:
         click.echo(show.coloured(data["message"], data["level"]))
     if data.get("hint") and (from_cluster or data["level"] == "error"):
         click.echo(show.coloured(f"Hint: {data['hint']}", data["level"]))
 
 
-def _show_end(data: dict[str, Any]) -> None:
+def _show_end(data: dict[str, Any], client: Client) -> None:
     took = "" if data["duration_seconds"] is None else f" after {show.seconds(data['duration_seconds'])}"
     text = f"{data['run']['run_id']} {data['status']}{took}: {data['run']['message']}"
     click.echo(show.coloured(text, data["status"]))
+    with suppress(Refused, Unreachable):  # it is told for convenience
+        if client.call("GET", f"/runs/{data['run']['run_id']}/artifacts")["artifacts"]:
+            click.echo(f"Reports and outputs: {client.url}/#run={data['run']['run_id']}, or `nfctl artifacts`")
 
 
 def _exit_code(run: dict[str, Any]) -> int:

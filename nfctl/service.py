@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import httpx
 from redis.exceptions import RedisError
@@ -115,9 +116,16 @@ class LocalService:
                     f"{self._settings.data_dir / 'logs'}."
                 )
             if time.monotonic() > tell_at:
-                self._say(f"Waiting for {what} …")
+                self._say(f"Waiting for {what} …{self._redis_away()}")
                 tell_at += 5
             self._pulse()
+
+    def _redis_away(self) -> str:
+        """What to do about a Redis that is not ours and does not answer, without the password in its URL."""
+        if self._private_redis or self._redis_answers():
+            return ""
+        address = urlsplit(self._redis_url).netloc.rpartition("@")[2]
+        return f" Redis does not answer at {address}: start it, or set REDIS_URL."
 
     def _redis_answers(self) -> bool:
         try:

@@ -1,5 +1,7 @@
 """How things look in a terminal."""
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +14,11 @@ _COLOURS = {
     "error": "31",
     "warning": "33",
 }
+
+
+def called() -> str:
+    """How `nfctl` is called here: by its name where it is on PATH, else by its path."""
+    return "nfctl" if shutil.which("nfctl") else os.path.relpath(sys.argv[0])
 
 
 def coloured(text: str, kind: str) -> str:
@@ -51,6 +58,12 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]])
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
     )
+
+
+def brief(text: str, most: int = 100) -> str:
+    """The text on one line, cut to so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 2] + " …"
 
 
 def seconds(value: float | None) -> str:

@@ -121,6 +121,8 @@ def _checked_nextflow(found: Path, say: Say) -> Path:
 
     def fill(folder: Path) -> None:
         version = run([str(found), "-version"], say, f"Nextflow: trying {found}")
+        if "nextflow" not in version.lower():
+            raise InstallFailed(f"{found} -version does not answer as Nextflow does")
         (folder / "version").write_text(version)
 
     # Asking takes a Java start of some seconds, so the answer is kept.

@@ -5,10 +5,11 @@ import threading
 
 import click
 
+from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
 from nfctl.follow import follow_run
 from nfctl.service import LocalService, find_programs, only_one
-from shared.settings import Settings
+from shared.settings import Settings, mistyped
 
 EXAMPLE = "simple-pipeline"
 
@@ -18,6 +19,8 @@ def serve(settings: Settings, *, demo: bool) -> int:
 
     Raises CannotServe and ToolMissing.
     """
+    for warning in mistyped():
+        click.echo(warning, err=True)
     click.echo(f"Data directory: {settings.data_dir}")
     with only_one(settings.data_dir):
         found = find_programs(settings, click.echo)
@@ -31,13 +34,17 @@ def serve(settings: Settings, *, demo: bool) -> int:
             service.start()
             if not service.told_to_stop:
                 _welcome(settings, service)
+                _tell_what_goes_on(client, "goes on, taken up again")
                 code = _demo(settings, client, service) if demo else 0
             if demo and sys.stdout.isatty():
-                click.echo(f"\nThe service goes on at {service.url}/. Ctrl-C stops it.")
+                if service.told_to_stop:  # whoever pressed Ctrl-C asked for no more than that
+                    code = 0
+                else:
+                    click.echo(f"\nThe service goes on at {service.url}/. Ctrl-C stops it.")
             if not demo or sys.stdout.isatty():
                 service.watch()
         finally:
-            _tell_what_goes_on(client)
+            _tell_what_goes_on(client, f"goes on without the service; the next `{show.called()} up` takes it up again")
             click.echo("Stopping …")
             service.stop()
             click.echo("Stopped.")
@@ -67,10 +74,10 @@ def _demo(settings: Settings, client: Client, service: LocalService) -> int:
     return codes[0] if codes else 1
 
 
-def _tell_what_goes_on(client: Client) -> None:
+def _tell_what_goes_on(client: Client, how: str) -> None:
     try:
         run = client.call("GET", "/active")["run"]
     except (Refused, Unreachable):
         return
     if run is not None:
-        click.echo(f"Run {run['run_id']} goes on without the service; the next `nfctl up` takes it up again.")
+        click.echo(f"Run {run['run_id']} {how}.")

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,13 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**{item.name: _read(item, environment) for item in fields(Settings)})
     _check_together(settings)
     return settings
+
+
+def mistyped() -> list[str]:
+    """A sentence for each key of `.env` that is no setting but looks like one; others may have keys there too."""
+    known = [item.name.upper() for item in fields(Settings)]
+    found = {key: get_close_matches(key, known, 1, 0.8) for key in dotenv_values(".env") if key not in known}
+    return [f".env sets {key}, which is no setting. Did you mean {near[0]}?" for key, near in found.items() if near]
 
 
 def load_or_exit() -> Settings:

@@ -90,6 +90,7 @@ class Hub:
         self._switching = threading.Lock()
         self.current: str | None = None
         self._queue_changed = False
+        self._told_viewers = 0
         self._draining: Callable[[], bool] = lambda: False
         self._deliver_at = 0.0
         self._waits = self._relays = False
@@ -225,6 +226,8 @@ class Hub:
                         if now - beat_at >= BEAT_SECONDS:
                             beat_at = now
                             self.presence.beat()
+                            if self.presence.total != self._told_viewers:
+                                self._keep_alive()
                         self._listen(channel)
                         if now - keep_alive_at >= KEEP_ALIVE_SECONDS:
                             keep_alive_at = now
@@ -375,8 +378,9 @@ class Hub:
     def _keep_alive(self) -> None:
         """Tell everyone what is no event: how many watch, and who waits in the queue."""
         self._queue_changed = False
+        self._told_viewers = self.presence.total
         waiting = queue(self._store)
-        data = {"status": "keep-alive", "connected_clients": self.presence.total, "queue": waiting}
+        data = {"status": "keep-alive", "connected_clients": self._told_viewers, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))
         for viewer in self._in_turns():

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from flask import request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from shared.runs import RunStatus
@@ -232,7 +232,20 @@ def _validated(model: type[Model], value: Any) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise InvalidRequest(
-            [{"loc": [*item["loc"]], "msg": item["msg"].removeprefix("Value error, ")} for item in found]
-        ) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise InvalidRequest([{"loc": [*item["loc"]], "msg": _in_words(item)} for item in found]) from None
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong, without Python's own names for it."""
+    match error["type"]:
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "too_long" | "string_too_long":
+            return f"is longer than {error['ctx']['max_length']} characters"
+        case "dict_type" | "model_type":
+            return "must be a JSON object"
+        case "string_type":
+            return "must be text"
+        case _:
+            return error["msg"].removeprefix("Value error, ")

@@ -61,6 +61,16 @@ class Outcome:
     reason: str | None = None
     finished_at: datetime | None = None
 
+    @property
+    def signal(self) -> int | None:
+        """The number of the signal that ended it, if one did: a shell then makes its code of 128 and that number."""
+        return self.code - 128 if self.code is not None and 128 < self.code <= 192 else None
+
+    @property
+    def from_outside(self) -> bool:
+        """Whether something else than Nextflow ended it, so that its last words do not tell why."""
+        return self.code is None or self.reason is not None or self.signal is not None
+
 
 class Cluster(Protocol):
     """Executes runs. Every method may be called again for the same run, by another process too."""

@@ -5,6 +5,7 @@ one way out of every trouble: begin the story again. A new worker begins it in t
 """
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -169,7 +170,8 @@ class Supervisor:
     def _end(self, run: Run, scribe: Scribe) -> None:
         outcome = self._tools.cluster.outcome(run)
         verdict, message = judge(self._tools.store.get(self._run_id).run.status, outcome, scribe)
-        self._append(scribe.last(failure=message if verdict is RunStatus.FAILED else None))
+        failure = message if verdict is RunStatus.FAILED else None
+        self._append(scribe.last(failure, from_outside=outcome.from_outside))
         scribe.progress.end(succeeded=verdict is RunStatus.SUCCEEDED)
         self.ended = self._tools.store.end(
             self._run_id,
@@ -212,7 +214,7 @@ class Supervisor:
 
         status, _ = verdict(self._tools.store.get(self._run_id).run.status)
         scribe = Scribe(run, self._tools.feed.place(self._run_id))
-        self._append(scribe.last(failure=message if status is RunStatus.FAILED else None))
+        self._append(scribe.last(message if status is RunStatus.FAILED else None, from_outside=True))
         self.ended = self._tools.store.end(self._run_id, verdict, fence=self._fence)  # it may have been cancelled since
 
 
@@ -225,11 +227,11 @@ def judge(status: RunStatus, outcome: Outcome, scribe: Scribe) -> tuple[RunStatu
         return RunStatus.SUCCEEDED, _success(scribe)
     if status is RunStatus.CANCELLING or outcome.cancelled:
         return RunStatus.CANCELLED, _cancelled(outcome)
-    said = scribe.first_error
     if outcome.code is None or outcome.reason:
         return RunStatus.FAILED, outcome.reason or "Nobody saw how the run ended."
-    if outcome.code > 128:
-        return RunStatus.FAILED, _signalled(outcome.code, said)
+    if outcome.signal is not None:
+        return RunStatus.FAILED, _signalled(outcome.signal)
+    said = scribe.first_error
     silent = f"Nextflow ended with exit code {outcome.code} and said nothing."
     return RunStatus.FAILED, said[:_MESSAGE_LENGTH] if said else silent
 
@@ -252,9 +254,12 @@ def _cancelled(outcome: Outcome) -> str:
     return "Cancelled; Nextflow stopped its tasks and ended by itself."
 
 
-def _signalled(code: int, said: str | None) -> str:
-    names = {130: "SIGINT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
-    text = f"Nextflow was ended by {names.get(code, f'signal {code - 128}')} from outside (exit code {code})."
-    if code == 137:
+def _signalled(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    text = f"Nextflow was ended by {name} from outside (exit code {128 + number})."
+    if number == signal.SIGKILL:
         text += " If the machine ran out of memory, give it more or run fewer tasks at once."
-    return text + " Resume the run to go on." + (f" Its last words: {said[:_MESSAGE_LENGTH]}" if said else "")
+    return text + " Resume the run to go on."

@@ -89,12 +89,16 @@ class Scribe:
         """The log has ended: what is open is complete now."""
         self._close_block()
 
-    def last(self, failure: str | None) -> Batch | None:
-        """The batch that ends the events of a run; a `failure` that no error event has told is told by one."""
+    def last(self, failure: str | None, *, from_outside: bool = False) -> Batch | None:
+        """The batch that ends the events of a run; a `failure` that no error event has told is told by one.
+
+        It has the last words on the console, where Nextflow says what it cannot do, unless it was ended from outside.
+        """
         self._close_block()
         if failure is not None and not self._memory.first_error:
-            self._memory.first_error = self.first_error
-            self._tell_block("error", self._memory.last_words or [failure])
+            words = [failure] if from_outside else self._memory.last_words or [failure]
+            self._memory.first_error = failure if from_outside else self.first_error
+            self._tell_block("error", words, source="service" if from_outside else "nextflow")
         return self._batch_of(None, always=False)
 
     def _read(self, record: Record) -> None:
@@ -150,7 +154,7 @@ class Scribe:
         if block:
             self._tell_block(self._memory.block_level, block)
 
-    def _tell_block(self, level: str, block: Sequence[str]) -> None:
+    def _tell_block(self, level: str, block: Sequence[str], source: str = "nextflow") -> None:
         self._flush_lines()
         text = "\n".join(block).strip()
         if level == "error" and self._memory.first_error is None:
@@ -167,7 +171,7 @@ class Scribe:
                 times.now(),
                 level=level,
                 message=text,
-                source="nextflow",
+                source=source,
                 task=task["task"] if task else None,
                 hint=hint_for(text),
             )

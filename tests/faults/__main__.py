@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster import images
@@ -22,24 +22,34 @@ from nfctl import tools
 
 def main() -> int:
     """Run the trials and print the table; returns 1 when one was not clean, or a fault never came amid the log."""
-    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m faults", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--times", type=int, default=20, help="trials of each fault")
     parser.add_argument("--jobs", type=int, default=3, help="trials at once, of those that do not disturb each other")
-    parser.add_argument("--only", default="", help="only faults with this in their names")
+    parser.add_argument("--only", default="", help="only faults with this in their names; an unknown one lists all")
     parser.add_argument("--runner", choices=("local", "kubernetes"), help="only the faults of this runner")
     parser.add_argument("--seed", default=str(int(time.time())), help="what the random moments come from")
     arguments = parser.parse_args()
+    faults = {
+        runner: [fault for fault in of_runner if arguments.only in fault.name and arguments.runner in (None, runner)]
+        for runner, of_runner in _FAULTS.items()
+    }
+    if not any(faults.values()):
+        names = "\n  ".join(fault.name for of_runner in _FAULTS.values() for fault in of_runner)
+        parser.error(f"no fault is meant; there are:\n  {names}")
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"Seed {arguments.seed}; files of trials that are not clean stay in {root}.", flush=True)
     rows: list[Row] = []
-    for runner, faults in (("local", local.FAULTS), ("kubernetes", kubernetes.FAULTS)):
-        chosen = [fault for fault in faults if arguments.only in fault.name and arguments.runner in (None, runner)]
+    for runner, chosen in faults.items():
         if chosen:
             with _STAGES[runner](arguments.jobs) as stages:
                 suite = Suite(stages, root, arguments.times, arguments.seed, _say)
                 suite.begin(chosen)
                 rows += [Row(fault, suite.verdicts(fault)) for fault in chosen]
     print(f"\n{table(rows)}")
+    with suppress(OSError):  # something is kept there
+        root.rmdir()
     return 0 if all(row.clean for row in rows) else 1
 
 
@@ -64,6 +74,7 @@ def _on_the_cluster(jobs: int) -> Iterator[Sequence[MakeStage]]:
             down(_say)
 
 
+_FAULTS = {"local": local.FAULTS, "kubernetes": kubernetes.FAULTS}
 _STAGES = {"local": _on_this_machine, "kubernetes": _on_the_cluster}
 
 

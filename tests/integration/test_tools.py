@@ -188,12 +188,15 @@ def test_the_launcher_hands_its_arguments_and_options_on(nextflow_from_maven: Pa
 
 def test_a_nextflow_that_was_chosen_is_tried_once(empty_cache: Path, bare_path: Path, tmp_path: Path) -> None:
     """It is asked for its version at the first call, not at the second, and again when its file changed."""
-    chosen = place(tmp_path, "mine", f"echo \"$@\" >> '{tmp_path}/asked'")
+    chosen = place(tmp_path, "mine", f"echo \"$@\" >> '{tmp_path}/asked'; echo nextflow version 1.0")
     for _ in range(2):
         assert tools.nextflow(quiet, str(chosen)) == chosen
     assert (tmp_path / "asked").read_text() == "-version\n"
     place(tmp_path, "mine", "echo newer; exit 3")
     with pytest.raises(ToolMissing, match=r"NEXTFLOW_BIN names no Nextflow that works: mine: newer\."):
+        tools.nextflow(quiet, str(chosen))
+    place(tmp_path, "mine", "echo something else")
+    with pytest.raises(ToolMissing, match="does not answer as Nextflow does"):
         tools.nextflow(quiet, str(chosen))
 
 

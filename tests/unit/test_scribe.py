@@ -58,10 +58,10 @@ class Writing:
         place = Place(kept.number, orjson.loads(orjson.dumps(kept.place))) if kept else NOTHING
         self.scribe = Scribe(self._run, place)
 
-    def end(self, failure: str | None = None) -> None:
+    def end(self, failure: str | None = None, *, from_outside: bool = False) -> None:
         """The log is over."""
         self.scribe.close()
-        self._keep(self.scribe.last(failure))
+        self._keep(self.scribe.last(failure, from_outside=from_outside))
 
     def _keep(self, batch: Batch | None) -> None:
         if batch is not None:
@@ -203,6 +203,16 @@ def test_a_failure_in_silence_is_told_by_its_verdict(writing: Writing) -> None:
     """Where the console said nothing, the verdict itself is the error."""
     writing.end(failure="Nextflow was not found.")
     assert writing.errors == [("error", "Nextflow was not found.")]
+
+
+def test_an_end_from_outside_is_told_by_its_reason_alone(writing: Writing) -> None:
+    """What the pipeline happened to print just then did not go wrong."""
+    writing.take(["line 1", "line 2"])
+    for _ in range(2):
+        writing.end(failure="The run's supervisor was killed.", from_outside=True)
+        writing.restart()
+    assert writing.errors == [("error", "The run's supervisor was killed.")]
+    assert writing.data(EventType.ERROR)[0]["source"] == "service"
 
 
 def test_success_needs_no_error(writing: Writing) -> None:

@@ -122,6 +122,14 @@ def test_the_environment_goes_before_the_file(tmp_path: Path, monkeypatch: pytes
     assert (made.port, made.queue_limit) == (9002, 7)
 
 
+def test_a_mistyped_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the keys in `.env` that are no settings, those that look like one; others belong to somebody else."""
+    monkeypatch.chdir(tmp_path)
+    assert settings.mistyped() == []
+    (tmp_path / ".env").write_text("PRT=8001\nQUEUE_LIMIT=7\nCOMPOSE_PROFILES=flower\nNXF_OPTS=-Xmx1g\n")
+    assert settings.mistyped() == [".env sets PRT, which is no setting. Did you mean PORT?"]
+
+
 def test_the_example_file_is_up_to_date() -> None:
     """`.env.example` holds every setting with its sentence and default, as the code has them."""
     text = (ROOT / ".env.example").read_text(encoding="utf-8")

@@ -180,7 +180,7 @@ function drawFacts({ id, info, status }) {
   if (list.dataset.key === key && list.childElementCount > 0) return;
   list.dataset.key = key;
   list.replaceChildren(...facts.map(([name, value]) =>
-    make("div", {}, make("dt", {}, name), make("dd", {}, value instanceof Node ? value : String(value)))));
+    make("div", { "data-fact": name }, make("dt", {}, name), make("dd", {}, value instanceof Node ? value : String(value)))));
 }
 
 function timeElement(moment) {

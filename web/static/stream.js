@@ -3,7 +3,7 @@
 const SERVICE_RESTART = 1012;
 const TRY_AGAIN_LATER = 1013;
 const FIRST_WAIT = { [SERVICE_RESTART]: 500, [TRY_AGAIN_LATER]: 5_000 };
-const LONGEST_WAIT = 30_000;
+const LONGEST_WAIT = 10_000;
 /** A socket that says nothing for this long, not even keep-alive, is dead though nobody closed it. */
 const SILENCE = 90_000;
 

@@ -166,6 +166,7 @@ function drawConnection() {
   place.dataset.state = state;
   place.title = reason ?? "";
   byId("viewers").hidden = state !== "live";
+  byId("reconnect").hidden = state !== "reconnecting" && state !== "offline";
   setText(byId("connection-text"), CONNECTION_WORDS[state] + soon);
 }
 
@@ -272,6 +273,7 @@ function told(facts) {
   if (flower) byId("flower-link").href = flower;
   if (docs) byId("docs-link").href = docs;
   byId("access-open").hidden = !facts.auth_required;
+  document.body.dataset.runner = runner;
   setText(byId("about"), [`${name} ${version}`, runner && `${runner} runner`].filter(Boolean).join(" · "));
   return facts;
 }
@@ -279,6 +281,12 @@ function told(facts) {
 function offered(facts) {
   form.offer(facts.workflows ?? []);
   return facts;
+}
+
+/** The socket's name for a run in the page's address is understood too. */
+function takeQuery() {
+  const runId = new URLSearchParams(location.search).get("run_id");
+  if (runId && !location.hash) window.history.replaceState(null, "", `${location.pathname}#run=${runId}`);
 }
 
 async function begin() {
@@ -319,7 +327,9 @@ window.addEventListener("popstate", followAddress);
 document.addEventListener("click", jump);
 document.addEventListener("keydown", focusSearch);
 byId("back-to-live").addEventListener("click", backToLive);
+byId("reconnect").addEventListener("click", () => watch?.hurry());
 downloadWithToken(api, byId("log-download"), () => byId("log-download").download);
 offerCopy();
+takeQuery();
 setInterval(tick, 1_000);
 begin();

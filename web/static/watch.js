@@ -47,6 +47,11 @@ export class Watch {
     this.#stream.start();
   }
 
+  /** Comes back at once, whatever wait is left. */
+  hurry() {
+    this.#stream.reopen();
+  }
+
   stop() {
     this.#stopped = true;
     this.#stream.stop();

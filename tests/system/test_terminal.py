@@ -1,0 +1,123 @@
+"""What people read in the terminal: the service's own words, and those of `nfctl` when something is amiss."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ports import free_port
+from service_process import Service
+
+from nfctl.client import Client
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240), pytest.mark.usefixtures("nextflow", "redis_binary")]
+
+
+class Terminal:
+    """A terminal with `nfctl up` in it."""
+
+    def __init__(self, service: Service, *arguments: str) -> None:
+        service.data_dir.mkdir(parents=True)
+        self._screen, inside = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "nfctl", "up", *arguments],
+            cwd=service.data_dir,
+            env=service.environment,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        os.close(inside)
+        self.said = ""
+
+    def read(self, wanted: str | None = None) -> str:
+        """All that it says up to these words, or to its end."""
+        while wanted is None or wanted not in self.said:
+            try:
+                self.said += os.read(self._screen, 65_536).decode(errors="replace")
+            except OSError:  # nobody writes there any more
+                assert wanted is None, self.said
+                break
+        return self.said
+
+    def close(self) -> None:
+        """End what is left in it."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(60)
+        os.close(self._screen)
+
+
+def test_one_ctrl_c_ends_the_example_and_the_service(tmp_path: Path) -> None:
+    """It says what it does, and a Ctrl-C that was asked for is no failure."""
+    with closing(Terminal(Service(tmp_path / "data"), "--demo")) as terminal:
+        terminal.read("Running the example")
+        terminal.process.send_signal(signal.SIGINT)
+        said = terminal.read()
+        assert terminal.process.wait(60) == 0
+        assert "Cancelling the example" in said
+        assert "Stopped." in said
+        assert "goes on" not in said
+
+
+def test_a_redis_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Whoever has set REDIS_URL is told that it does not answer, and where, without its password."""
+    port = free_port()
+    service = Service(tmp_path / "data", REDIS_URL=f"redis://:hunter2@127.0.0.1:{port}/0")
+    with closing(Terminal(service)) as terminal:
+        said = terminal.read(f"Redis does not answer at 127.0.0.1:{port}: start it, or set REDIS_URL.")
+        assert "hunter2" not in said
+        terminal.process.send_signal(signal.SIGTERM)
+        terminal.read()
+
+
+def test_a_run_that_goes_on_is_told(own_service: Any) -> None:
+    """At the stop it is said that it goes on, and at the next start that it was taken up again."""
+    run_id = own_service.submit("hello")
+    own_service.wait(lambda: own_service.run(run_id)["status"] == "running")
+    own_service.stop()
+    assert f"Run {run_id} goes on without the service" in own_service.output.read_text()
+    own_service.start()
+    own_service.wait(lambda: f"Run {run_id} goes on, taken up again." in own_service.output.read_text())
+    said = own_service.nfctl("cancel")
+    assert said.stdout.startswith(f"{run_id}: ")
+
+
+def test_what_can_be_run_and_what_a_run_left(service: Any) -> None:
+    """The examples by name, a note on a name that is none of them, and the files of a run with their addresses."""
+    listed = service.nfctl("catalog").stdout
+    assert all(name in listed for name in ("hello", "simple-pipeline", "rnaseq-test", "parallel-demo"))
+    done = service.nfctl("run", "simple-pipeline", "-p", "fast=true", "--follow")
+    run_id = service.client.call("GET", "/history", params={"limit": 1})[0]["run_id"]
+    assert f"Reports and outputs: {service.url}/#run={run_id}" in done.stdout
+    assert f"{service.url}/api/v1/pipeline/runs/{run_id}/artifacts/report/" in service.nfctl("artifacts", run_id).stdout
+    wrong = service.nfctl("run", "helo")
+    assert "No example is called helo" in wrong.stderr
+    assert "simple-pipeline" in wrong.stderr
+    service.nfctl("cancel")
+    no_address = service.nfctl("--url", "here", "status")
+    assert (no_address.returncode, "http://127.0.0.1:8000" in no_address.stderr) == (1, True)
+
+
+def test_who_follows_is_told_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and only after some tries, so that a restart of the service passes in silence."""
+    told: list[int] = []
+    tries: list[float] = []
+
+    def enough(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 10:
+            raise TimeoutError
+
+    monkeypatch.setattr("nfctl.client.time.sleep", enough)
+    client = Client(f"http://127.0.0.1:{free_port()}", None)
+    with pytest.raises(TimeoutError):
+        next(client.follow("run-20260131-000000-abcdef12", away=lambda: told.append(len(tries))))
+    assert told == [2]

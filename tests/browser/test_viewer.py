@@ -116,3 +116,39 @@ def test_the_page_comes_back_by_itself_and_shows_no_line_twice(own_service: Any,
     shown = numbers(page)
     assert shown == sorted(set(shown))
     assert shown[-1] == lines
+
+
+def test_a_run_is_found_by_the_socket_s_name_for_it(service: Any, page: Page) -> None:
+    """`?run_id=`, as at the socket, leads to the run; and nobody is told of a Job where runs are none."""
+    run_id = service.submit("hello", parameters={"fast": True})
+    service.ended(run_id)
+    service.ended(service.submit("hello", parameters={"fast": True}))
+    page.goto(f"{service.url}/?run_id={run_id}")
+    expect(page.locator("#run-id")).to_have_text(run_id)
+    assert page.url == f"{service.url}/#run={run_id}"
+    expect(page.locator("[data-fact='Started']")).to_be_visible()
+    expect(page.locator("[data-fact='Job']")).to_be_hidden()
+
+
+def test_whoever_does_not_like_to_wait_comes_back_at_once(own_service: Any, page: Page) -> None:
+    """The service is back before the page tries again: a button does it now."""
+    page.goto(own_service.url)
+    expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+    expect(page.locator("#reconnect")).to_be_hidden()
+    page.evaluate("window.setTimeout = () => 0")  # the page's own next try would come too soon to tell
+    own_service.stop()
+    expect(page.locator("#connection")).to_have_attribute("data-state", "reconnecting")
+    own_service.start()
+    page.locator("#reconnect").click()
+    expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+
+
+def test_the_page_counts_who_watches(own_service: Any, browser: Browser, page: Page) -> None:
+    """Also after somebody has left."""
+    page.goto(own_service.url)
+    expect(page.locator("#viewers")).to_have_text("1 watching")
+    other = browser.new_page()
+    other.goto(own_service.url)
+    expect(page.locator("#viewers")).to_have_text("2 watching", timeout=15_000)
+    other.close()
+    expect(page.locator("#viewers")).to_have_text("1 watching", timeout=15_000)

@@ -11,6 +11,7 @@ from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
 
 _INTERRUPTED = 130
+_GAP = "Some lines before this are no longer kept by the service; the run's own log file has them."
 _AWAY = "The service does not answer. The run may go on meanwhile; trying again, once a second …"
 
 
@@ -27,7 +28,11 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
 
 def _follow(client: Client, run_id: str, as_json: bool) -> int:
     shown: tuple[Any, ...] = ()
+    last = 0
     for frame in client.follow(run_id, away=lambda: click.echo(_AWAY, err=True)):
+        if frame["data"].get("first_id", 0) > last + 1:
+            click.echo(_GAP, err=True)
+        last = frame["id"] or last
         if as_json:
             click.echo(json.dumps(frame))
             if frame["type"] == "complete":

@@ -105,10 +105,10 @@ class Feed:
 
     def bounds(self, run_id: str) -> tuple[int, int]:
         """The ids of the first and the last kept event; (1, 0) when there is none."""
-        first = self.read(run_id, 0, 1)
-        if not first:
+        first, last = self.read(run_id, 0, 1), self.read_back(run_id, None, 1)
+        if not (first and last):
             return 1, 0
-        return first[0][0], self.read_back(run_id, None, 1)[0][0]
+        return first[0][0], last[0][0]
 
 
 def parse_message(message: bytes) -> tuple[str, int, bytes]:

@@ -345,7 +345,7 @@ class Store:
                     self._settings.log_retention_lines,
                     self._settings.log_retention_bytes,
                     b"" if progress is None else orjson.dumps(progress),
-                    0 if after.finished_at is None else _milliseconds(after.finished_at),
+                    _milliseconds(times.now()),  # kept from when its end is known, however long ago that was
                     *(event.body() for event in told),
                 ],
             )

@@ -112,4 +112,5 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         run_id=run_id,
         cursor=cursor,
         follows=query.run_id is None,
+        continues=shown["first_id"] <= cursor + 1,  # else the client has read in the snapshot what is missing
     )

@@ -47,8 +47,9 @@ def snapshot(service: Service, run_id: str | None, connected_clients: int) -> di
             "last_id": 0,
             **common,
         }
-    kept = service.store.get(run_id)
+    # In this order: what is told of the run may be newer than the last id, never older, for what comes after is sent.
     first_id, last_id = service.feed.bounds(run_id)
+    kept = service.store.get(run_id)
     return kept.run.info() | {
         "progress_percent": percent(kept),
         "progress": kept.progress,

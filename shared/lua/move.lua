@@ -1,7 +1,7 @@
 -- Move a run: its record is replaced and the events of the move are kept, if nobody moved it first.
 -- KEYS: run events active queue tasks totals ended
 -- ARGV: run_id version fence ('' when the mover is no supervisor) status record
---       slot (keep, take or release) seconds_to_live max_cost max_bytes progress ('' when unchanged) ended_at (ms) body...
+--       slot (keep, take or release) seconds_to_live max_cost max_bytes progress ('' when unchanged) now (ms) body...
 -- Returns one of: ok stale fenced missing busy.
 local run_key, events_key, active_key, queue_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local run_id, slot = ARGV[1], ARGV[6]

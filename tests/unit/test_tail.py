@@ -155,3 +155,17 @@ def test_times_of_a_node_elsewhere_are_told_in_utc() -> None:
         Line("2026-01-31T12:00:00.500000000Z", b"a"),
         Line("2026-01-31T12:00:00.000000000Z", b""),
     ]
+
+
+digits = st.text("0123456789", min_size=2, max_size=2)
+zones = st.sampled_from(["Z", "+00:00", "+14:00", "-12:00", "+99:99"])
+
+
+@given(st.builds("{}{}-{}-{}T{}:{}:{}{} words\n".format, *[digits] * 7, zones))
+def test_a_time_that_there_is_not_stops_nothing(raw: str) -> None:
+    """What looks like a line's time and is none, or is out of all reason, is no line; any other can be gone on from."""
+    tail = Tail(None)
+    for line in LineSplitter().feed(raw.encode()):
+        tail.take(line)
+        assert datetime.fromisoformat(line.timestamp[:19]).year >= 1969
+        assert tail.since is not None

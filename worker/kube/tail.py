@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 LONGEST_LINE = 262_144
 _LONGEST_STAMP = 64
 _MARKS = 16
 _SLACK = timedelta(seconds=5)
+_FIRST_YEAR = 1970
 _STAMPED = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?",
 )
@@ -178,7 +180,15 @@ def _second(timestamp: str) -> datetime:
 
 def _utc(found: re.Match[bytes]) -> str:
     second, fraction, zone = (part.decode() if part else "" for part in found.groups())
-    if zone != "Z":
+    there = _utc_second(second, zone)
+    return f"{there}.{fraction:0<9}Z" if there else ""
+
+
+@lru_cache(16)
+def _utc_second(second: str, zone: str) -> str | None:
+    """That second in UTC; None when there is no such time. Lines come in order, so few are asked for often."""
+    try:
         local = datetime.fromisoformat(second + zone)
-        second = local.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{second}.{fraction:0<9}Z"
+        return local.astimezone(UTC).isoformat()[:19] if local.year >= _FIRST_YEAR else None
+    except (ValueError, OverflowError):
+        return None

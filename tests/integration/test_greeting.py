@@ -1,0 +1,102 @@
+"""The first frame of a socket, and where its viewer begins."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from ends import finish
+from flask import Flask
+
+from shared import events, times
+from shared.events import LogLine
+from shared.feed import Batch
+from shared.lease import Leases
+from shared.runs import Run, RunStatus
+from shared.settings import Settings
+from web.hub import Viewer
+from web.sockets import _greeted
+from web.wiring import Service, connect_service
+
+Greeted = tuple[Viewer, dict[str, Any]]
+
+
+@pytest.fixture
+def service(settings: Settings) -> Service:
+    """One that keeps fifty lines of a run."""
+    return connect_service(replace(settings, log_retention_lines=50))
+
+
+@pytest.fixture
+def run_id(service: Service, leases: Leases, make_run: Callable[..., Run]) -> str:
+    """A run at work that has said a hundred lines, an event each."""
+    run_id = service.store.submit(make_run(), "queue").run_id
+    held = leases.acquire(run_id)
+    assert held is not None
+    for number in range(1, 101):
+        line = LogLine("2026-01-31T00:00:00Z", f"line {number}", "p", "nextflow", "stdout", number)
+        service.feed.append(run_id, held.fence, Batch(number, {}, [events.log(run_id, [line], times.now())]))
+    return run_id
+
+
+def greeted(service: Service, run_id: str, since: int | None) -> Greeted:
+    """The viewer, and the data of its first frame."""
+    offered: list[bytes] = []
+    connection: Any = SimpleNamespace(outbox=SimpleNamespace(offer=offered.append), close=None, ping=None)
+    hub: Any = SimpleNamespace(current=run_id, presence=SimpleNamespace(total=1))
+    query = f"run_id={run_id}" + (f"&since={since}" if since is not None else "")
+    with Flask(__name__).test_request_context(f"/?{query}"):
+        viewer = _greeted(connection, service, hub)
+    [frame] = offered
+    return viewer, orjson.loads(frame[frame.index(b"{") :])["data"]
+
+
+def test_a_viewer_misses_nothing_or_has_read_what(service: Service, run_id: str) -> None:
+    """From an event that is kept on, none may be missing; from an earlier one, the first frame tells which are gone."""
+    first, last = service.feed.bounds(run_id)
+    assert 1 < first < last
+    for since in (None, last, first, first - 1):
+        viewer, data = greeted(service, run_id, since)
+        assert (viewer.continues, viewer.cursor) == (True, last if since is None else since)
+    for since in (0, first - 2):
+        viewer, data = greeted(service, run_id, since)
+        assert (viewer.continues, viewer.cursor) == (False, since)
+        assert data["first_id"] > since + 1
+
+
+def test_what_is_told_of_a_run_is_never_older_than_the_id_beside_it(
+    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends while the first frame is made: the frame says so, or else `complete` comes after it."""
+    bounds, get = service.feed.bounds, service.store.get
+
+    def end_first(ask: Callable[[str], Any]) -> Callable[[str], Any]:
+        def asked(wanted: str) -> Any:
+            if not get(run_id).run.status.final:
+                finish(service.store, run_id, RunStatus.FAILED)
+            return ask(wanted)
+
+        return asked
+
+    monkeypatch.setattr(service.feed, "bounds", end_first(bounds))
+    viewer, data = greeted(service, run_id, None)
+    assert (data["status"], viewer.cursor) == ("failed", bounds(run_id)[1])
+
+
+def test_an_end_between_the_two_is_still_to_come(
+    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends after the last id was read: `complete` is beyond the viewer's cursor."""
+    bounds = service.feed.bounds
+
+    def end_after(wanted: str) -> tuple[int, int]:
+        found = bounds(wanted)
+        finish(service.store, wanted, RunStatus.FAILED)
+        return found
+
+    monkeypatch.setattr(service.feed, "bounds", end_after)
+    viewer, _ = greeted(service, run_id, None)
+    told = [orjson.loads(frame)["type"] for _, frame in service.feed.read(run_id, viewer.cursor, 10)]
+    assert told[-1] == "complete"

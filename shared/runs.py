@@ -54,7 +54,8 @@ LEGAL_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
 class Run:
     """One execution of a pipeline, as the record in Redis keeps it.
 
-    `session_id` is Nextflow's session: a run that resumes another shares it, and `resumes` is true.
+    `session_id` is Nextflow's session: a run that resumes another shares it, and `resumes` is true. `given_up` says why
+    the service itself stops a run that it cannot supervise.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class Run:
     finished_at: datetime | None = None
     message: str | None = None
     exit_code: int | None = None
+    given_up: str | None = None
 
     @property
     def job_name(self) -> str:

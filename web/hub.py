@@ -314,12 +314,16 @@ class Hub:
     def _deliver(self, channel: Channel, page: Page) -> None:
         """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""
         began = time.monotonic()
-        for frames in _pieces([(number, text_frame(frame)) for number, frame in page]):
-            whole = b"".join(frame for _, frame in frames)
+        for piece in _pieces([(number, text_frame(frame)) for number, frame in page]):
             with self._lock:
+                # Another thread may have delivered a part of it since it was read: see `notice`.
+                frames = [frame for frame in piece if frame[0] > channel.cursor]
+                if not frames:
+                    continue
                 # From now on whoever joins has all of this, and whoever was here gets it now.
                 before, channel.cursor = channel.cursor, frames[-1][0]
                 viewers = list(channel.viewers)
+            whole = b"".join(frame for _, frame in frames)
             for start in range(0, len(viewers), _TURN):
                 self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
                 time.sleep(0)

@@ -38,7 +38,7 @@ class LocalCluster:
 
     def follow(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
         """See `Cluster.follow`; `place` is `{"offset": bytes of the log that are read}`."""
-        self._start(run)
+        yield from self._start(run, place)
         places = self._places(run)
         with _Tail(places.directory, int(place.get("offset", 0))) as tail:
             checked_at = time.monotonic()
@@ -89,15 +89,15 @@ class LocalCluster:
             raise CannotStart(f"The data directory {self._settings.data_dir} cannot be written.")
         return f"local, {nextflow}"
 
-    def _start(self, run: Run) -> None:
-        """Start the run's shim unless it has or had one. Raises CannotStart."""
+    def _start(self, run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
+        """Start the run's shim unless it has or had one, in empty chunks. Raises CannotStart."""
         places = self._places(run)
         if _begun(places):
             return
         nextflow = self._nextflow()
         self._prepare(run, places, nextflow)
         try:
-            self._launch_shim(places.directory)
+            shim = self._launch_shim(places.directory)
         except OSError as error:
             raise CannotStart(f"The run cannot be started in {places.directory}: {error.strerror}.") from error
         deadline = time.monotonic() + _START_SECONDS
@@ -106,7 +106,10 @@ class LocalCluster:
                 _leave_word(places.directory)  # a shim that comes too late must not start anything
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
                 raise CannotStart(f"The run could not be started in {places.directory}: {said or 'no answer'}.")
+            yield Chunk([], place, started=False)  # a worker that waits must hold on to the run
             time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            shim.wait(1)  # it goes on in a process of its own, and this one ends
 
     def _places(self, run: Run) -> RunPlaces:
         return run_places(self._settings.data_dir, run.run_id, run.session_id)
@@ -145,15 +148,14 @@ class LocalCluster:
         except OSError as error:
             raise CannotStart(f"The run's directory {places.directory} cannot be written: {error.strerror}.") from error
 
-    def _launch_shim(self, directory: Path) -> None:
+    def _launch_shim(self, directory: Path) -> subprocess.Popen[bytes]:
         with (directory / "shim.err").open("ab") as said:
-            subprocess.run(
+            return subprocess.Popen(
                 [sys.executable, "-m", "worker.shim", str(directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
                 env=without_secrets(os.environ),
-                check=False,
             )
 
 

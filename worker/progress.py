@@ -1,7 +1,7 @@
 """The count of a run's tasks, by process, folded from what Nextflow says. Pure; JSON in, JSON out."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,11 @@ class Counts:
         return self.pending + self.running + self.ended
 
 
+def known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dataclass has fields for of a kept state: a newer version of the service may have put more into it."""
+    return {item.name: state[item.name] for item in fields(kind) if item.name in state}
+
+
 @dataclass(slots=True)
 class Progress:
     """All that is known of a run's tasks. `live` maps the hash of each task at work to its index.
@@ -53,8 +58,8 @@ class Progress:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Progress":
         """The progress that `state` wrote."""
-        values = dict(state)
-        values["processes"] = {name: Counts(**counts) for name, counts in values.get("processes", {}).items()}
+        values = known(cls, state)
+        values["processes"] = {name: Counts(**known(Counts, of)) for name, of in values.get("processes", {}).items()}
         return cls(**values)
 
     def state(self) -> dict[str, Any]:

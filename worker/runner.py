@@ -8,7 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from shared import events, times
@@ -169,6 +169,8 @@ class Supervisor:
 
     def _end(self, run: Run, scribe: Scribe) -> None:
         outcome = self._tools.cluster.outcome(run)
+        if run.given_up is not None:  # whoever gave it up was killed before it could say so, and nobody else asked
+            outcome = replace(outcome, cancelled=False, reason=run.given_up)
         verdict, message = judge(self._tools.store.get(self._run_id).run.status, outcome, scribe)
         failure = message if verdict is RunStatus.FAILED else None
         self._append(scribe.last(failure, from_outside=outcome.from_outside))
@@ -185,7 +187,13 @@ class Supervisor:
 
     def _give_up(self, mistake: Exception) -> None:
         """Stop a run that cannot be supervised, and say so."""
-        run = self._tools.store.get(self._run_id).run
+        why = f"{type(mistake).__name__}: {mistake}"
+        words = f"The service could not go on with this run and stopped it: {why}"
+
+        def give_up(run: Run) -> Run | None:
+            return None if run.status.final else replace(run, given_up=words)
+
+        run = self._tools.store.move(self._run_id, give_up, tell=lambda _: [], fence=self._fence)
         stopped = True
         try:
             self._tools.cluster.cancel(run)
@@ -196,8 +204,7 @@ class Supervisor:
         except Exception:  # what cannot be followed can perhaps not be stopped either
             _log.exception("The run could not be stopped.", extra={"action": "run.lost", "run_id": self._run_id})
             stopped = False
-        did = "stopped it" if stopped else "could not stop it either"
-        message = f"The service could not go on with this run and {did}: {type(mistake).__name__}: {mistake}"
+        message = words if stopped else f"The service could not go on with this run, nor stop it: {why}"
 
         def verdict(status: RunStatus) -> tuple[RunStatus, str]:
             cancelled = stopped and status is RunStatus.CANCELLING

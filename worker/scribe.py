@@ -14,7 +14,7 @@ from worker import console
 from worker.cluster import Chunk, Notice, Record
 from worker.console import BlockStart, Meaning, Text, Trace, TraceHead
 from worker.hints import hint_for
-from worker.progress import Progress
+from worker.progress import Progress, known
 
 CONTAINER = "nextflow"
 PROGRESS_SECONDS = 0.2
@@ -51,7 +51,7 @@ class Scribe:
         self._pod = run.job_name
         self._batch = left.batch
         state = left.place.get("scribe", {})
-        self._memory = Memory(**state.get("memory", {}))
+        self._memory = Memory(**known(Memory, state.get("memory", {})))
         self.progress = Progress.from_state(state.get("progress", {}))
         self.place: Mapping[str, Any] = left.place.get("cluster", {})
         self._told: Mapping[str, Any] | None = None

@@ -284,6 +284,27 @@ def test_a_late_message_of_an_earlier_run_leads_nobody_back(
     assert hub.current == second
 
 
+def test_what_two_threads_have_read_is_delivered_once(
+    talk: Talk, watch: Watch, redis: Client, store: Store, feed: Feed, eventually: Eventually
+) -> None:
+    """The hub's thread and one that leads viewers on ask for the same events; the second has more of them."""
+    run_id = talk.begin()
+    hub = Hub(redis, store, feed, Presence(redis, 10))
+    hub.notice()
+    watcher = watch(run_id, to=hub)
+    eventually(lambda: run_id in hub._channels)
+    channel = hub._channels[run_id]
+    talk.say("one", "two")
+    earlier = feed.read(run_id, channel.cursor, 10)
+    talk.say("three")
+    later = feed.read(run_id, channel.cursor, 10)
+    hub._deliver(channel, earlier)
+    hub._deliver(channel, later)
+    hub._deliver(channel, earlier)
+    eventually(lambda: len(watcher.ids(run_id)) >= 4)
+    assert watcher.ids(run_id) == [1, 2, 3, 4]
+
+
 def test_a_write_is_bounded_however_much_has_come() -> None:
     """Frames are joined up to a size; a larger one goes alone."""
     frames = [(number, b"x" * 60_000) for number in range(5)] + [(5, b"x" * 500_000), (6, b"x")]

@@ -44,7 +44,7 @@ class Cluster:
             time.sleep(0.05)
 
     def outcome(self, _run: Run) -> Outcome:
-        return Outcome(self.exit_code)
+        return Outcome(self.exit_code, cancelled=self.cancelled)
 
     def cancel(self, _run: Run) -> None:
         self.cancelled = True
@@ -124,6 +124,41 @@ def test_a_cancel_taken_at_the_last_moment_is_kept(
     eventually(lambda: partings)
     assert taken == [True]
     assert store.get(run_id).run.status is RunStatus.CANCELLED
+
+
+def test_what_was_given_up_is_not_called_cancelled(
+    store: Store,
+    feed: Feed,
+    leases: Leases,
+    supervise: Supervise,
+    make_run: MakeRun,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that gives a run up stops it, and is killed before it can say so; the next one tells why it ended."""
+    monkeypatch.setattr(runner, "_PATIENCE", 1)
+    run_id = store.submit(make_run(), "queue").run_id
+    cluster = Cluster(exit_code=1, stumbles=1)
+
+    class Killed(BaseException):
+        """The end of a process."""
+
+    def killed(_run: Run) -> None:
+        cluster.cancelled = True
+        raise Killed
+
+    monkeypatch.setattr(cluster, "cancel", killed)
+    first = Supervisor(run_id, Tools(store, feed, leases, cluster, lambda: False))
+    with pytest.raises(Killed):
+        first.supervise()
+    assert not store.get(run_id).run.status.final
+    leases.release(run_id, 1)
+    partings = supervise(run_id, cluster)
+    eventually(lambda: partings)
+    run = store.get(run_id).run
+    assert run.status is RunStatus.FAILED
+    assert run.message is not None
+    assert "could not go on with this run and stopped it: ZeroDivisionError" in run.message
 
 
 def test_a_run_that_may_work_is_not_ended_by_a_worker_that_cannot_ask(

@@ -215,6 +215,19 @@ def test_an_end_from_outside_is_told_by_its_reason_alone(writing: Writing) -> No
     assert writing.data(EventType.ERROR)[0]["source"] == "service"
 
 
+def test_what_a_newer_version_has_kept_is_read(run: Run) -> None:
+    """It was rolled back while the run works: what is unknown is left out, and the run goes on."""
+    kept: dict[str, Any] = {
+        "memory": {"line": 7, "new": 1},
+        "progress": {"percent": 50, "new": 1, "processes": {"A": {"running": 1, "new": 1}}},
+    }
+    scribe = Scribe(run, Place(3, {"scribe": kept}))
+    assert scribe.progress.percent == 50
+    batch = scribe.take(Chunk([Record("2026-01-31T12:00:00Z", "stdout", "hello")], {}, started=True), 0)
+    assert batch is not None
+    assert (batch.number, batch.place["scribe"]["memory"]["line"]) == (4, 8)
+
+
 def test_success_needs_no_error(writing: Writing) -> None:
     """A run that ends well has no error event."""
     writing.take(["hello"])

@@ -1,0 +1,57 @@
+"""Runs of this machine where it is slow; what they do else is tried by `tests/system` and `tests/faults`."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from shared.errors import CannotStart
+from shared.runs import Run
+from shared.settings import Settings
+from worker import local_cluster
+from worker.cluster import Chunk
+from worker.local_cluster import LocalCluster
+
+PLACE = {"offset": 7}
+
+
+@pytest.fixture
+def slow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
+    """A machine on which what shall own the run does not come."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def launch(directory: Path) -> subprocess.Popen[bytes]:
+        (directory / "shim.err").write_text("It is so slow here.")
+        begun.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+        return begun[-1]
+
+    cluster = LocalCluster(replace(settings, nextflow_bin=sys.executable))
+    monkeypatch.setattr(cluster, "_launch_shim", launch)
+    yield cluster
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_that_waits_for_the_start_can_hold_on_to_the_run(
+    slow: LocalCluster, settings: Settings, make_run: Callable[..., Run]
+) -> None:
+    """Empty chunks come meanwhile, in which it renews its lease; and who then leaves has ended nothing."""
+    run = make_run()
+    assert list(islice(slow.follow(run, PLACE), 5)) == [Chunk([], PLACE, started=False)] * 5
+    assert not (settings.data_dir / "runs" / run.run_id / "cancel").exists()
+
+
+def test_a_start_that_never_comes_is_called_off(
+    slow: LocalCluster, settings: Settings, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word is left, so that what comes later still does not begin."""
+    monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.1)
+    run = make_run()
+    with pytest.raises(CannotStart, match="could not be started.*so slow here"):
+        list(slow.follow(run, PLACE))
+    assert (settings.data_dir / "runs" / run.run_id / "cancel").exists()

@@ -52,6 +52,6 @@ def test_a_start_that_never_comes_is_called_off(
     """Word is left, so that what comes later still does not begin."""
     monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.1)
     run = make_run()
-    with pytest.raises(CannotStart, match="could not be started.*so slow here"):
+    with pytest.raises(CannotStart, match=r"could not be started.*so slow here"):
         list(slow.follow(run, PLACE))
     assert (settings.data_dir / "runs" / run.run_id / "cancel").exists()

@@ -12,7 +12,7 @@ import yaml
 
 from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
-from nfctl.follow import follow_run
+from nfctl.follow import INTERRUPTED, follow_run
 from nfctl.service import CannotServe, local_url
 from nfctl.tools import ToolMissing
 from nfctl.up import serve
@@ -41,7 +41,17 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A command that Ctrl-C ends exits as one: click's own answer is 1, as for a failure."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", envvar="NFCTL_URL", help="The service's address. [env: NFCTL_URL; default: of the settings]")
 @click.option("--token", envvar="NFCTL_TOKEN", help="A bearer token. [env: NFCTL_TOKEN; default: of the settings]")
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for scripts.")

@@ -10,7 +10,7 @@ import click
 from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 _GAP = "Some lines before this are no longer kept by the service; the run's own log file has them."
 _AWAY = "The service does not answer. The run may go on meanwhile; trying again, once a second …"
 
@@ -23,7 +23,7 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
         click.echo(
             f"\nNo longer following; run {run_id} goes on. See `nfctl status`, or `nfctl cancel` to end it.", err=True
         )
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _follow(client: Client, run_id: str, as_json: bool) -> int:

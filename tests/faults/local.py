@@ -346,7 +346,8 @@ def _interrupted(scene: Scene) -> None:
     """Ctrl-C, a start that is interrupted at any moment, and a start."""
     scene.verdict.check(scene.service.stop(signal.SIGINT) == 0, "Ctrl-C did not end the service with 0")
     code = scene.service.interrupt_start(scene.rng.uniform(0, 6))
-    scene.verdict.check(code in (0, 130), f"Ctrl-C while starting ended the service with {code}")
+    # A very early one ends Python itself, which has heard of no signal yet: a shell shows that as 130 too.
+    scene.verdict.check(code in (0, 130, -signal.SIGINT), f"Ctrl-C while starting ended the service with {code}")
     scene.service.start()
 
 

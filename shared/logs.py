@@ -6,7 +6,7 @@ import sys
 import orjson
 
 from shared import times
-from shared.redaction import without_userinfo
+from shared.redaction import without_url_secrets
 
 
 class _JsonLines(logging.Formatter):
@@ -15,13 +15,13 @@ class _JsonLines(logging.Formatter):
             "time": times.to_text(times.now()),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": without_userinfo(record.getMessage()),
+            "message": without_url_secrets(record.getMessage()),
         }
         for name in ("action", "run_id"):
             if hasattr(record, name):
                 entry[name] = getattr(record, name)
         if record.exc_info:
-            entry["traceback"] = without_userinfo(self.formatException(record.exc_info))
+            entry["traceback"] = without_url_secrets(self.formatException(record.exc_info))
         return orjson.dumps(entry).decode()
 
 

@@ -9,13 +9,17 @@ _SECRET_NAME = re.compile(
     r"passw|secret|token|credential|private[_-]?key|api[_-]?key|access[_-]?key|^auth(?!ors?$)|bearer", re.IGNORECASE
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s]+(?=@)")
+_QUERY = re.compile(
+    r"(?<=[?&])([\w.-]*(?:passw|secret|token|credential|api[_-]?key|access[_-]?key|signature)[\w.-]*)=[^&\s'\"`]+",
+    re.IGNORECASE,
+)
 
 
-def without_userinfo(text: str) -> str:
-    """The same text with the user and password of every URL in it hidden."""
-    if "@" not in text:
+def without_url_secrets(text: str) -> str:
+    """The same text without what is secret in its URLs: user and password, and what a query calls by such a name."""
+    if "://" not in text:
         return text
-    return _USERINFO.sub(HIDDEN, text)
+    return _QUERY.sub(rf"\1={HIDDEN}", _USERINFO.sub(HIDDEN, text))
 
 
 def parameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,4 +39,4 @@ def _value(value: Any) -> Any:
         return parameters(value)
     if isinstance(value, list):
         return [_value(item) for item in value]
-    return without_userinfo(value) if isinstance(value, str) else value
+    return without_url_secrets(value) if isinstance(value, str) else value

@@ -112,7 +112,7 @@ class Run:
             "finished_at": _text(self.finished_at),
             "job_name": self.job_name,
             "message": self.message,
-            "pipeline": redaction.without_userinfo(self.pipeline),
+            "pipeline": redaction.without_url_secrets(self.pipeline),
             "revision": self.revision,
             "profile": self.profile,
             "parameters": redaction.parameters(self.parameters),

@@ -103,9 +103,10 @@ class LocalCluster:
         deadline = time.monotonic() + _START_SECONDS
         while not _begun(places):
             if time.monotonic() > deadline:
-                _leave_word(places.directory)  # a shim that comes too late must not start anything
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
-                raise CannotStart(f"The run could not be started in {places.directory}: {said or 'no answer'}.")
+                why = f"The run could not be started in {places.directory}: {said or 'no answer'}."
+                _leave_word(places.directory, why)  # a shim that comes too late must not start anything
+                raise CannotStart(why)
             yield Chunk([], place, started=False)  # a worker that waits must hold on to the run
             time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -235,11 +236,13 @@ def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
     )
 
 
-def _leave_word(directory: Path) -> None:
+def _leave_word(directory: Path, why: str = "") -> None:
+    """Have the shim end the run, or never begin it: somebody asked for that, or else there is a reason."""
     # On a full disk it cannot be left now; whoever wants it left asks again.
     with contextlib.suppress(OSError):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / "cancel").touch()
+        with (directory / "cancel").open("a") as word:
+            word.write(why)
 
 
 def _begun(places: RunPlaces) -> bool:

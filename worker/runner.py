@@ -22,6 +22,7 @@ from worker.scribe import Scribe
 
 _RENEW_SECONDS = 0.5
 _AWAY_SECONDS = 0.5
+_STUMBLED_SECONDS = 3.0
 _PATIENCE = 3
 _FORGET_SECONDS = 60.0
 _MESSAGE_LENGTH = 2_000
@@ -83,7 +84,7 @@ class Supervisor:
                 if self._tools.stopping():
                     return Parting.HANDED_BACK
                 self._stumble(error)
-                time.sleep(_AWAY_SECONDS)
+                time.sleep(_STUMBLED_SECONDS)
 
     def _stumble(self, mistake: Exception) -> None:
         """Count mistakes that follow one another; those that are days apart end no run."""

@@ -74,7 +74,7 @@ class Scribe:
             if record.container in ("", CONTAINER):
                 self._read(record)
             else:  # what stands beside Nextflow in its pod says nothing about the run
-                self._log(record, redaction.without_userinfo(console.plain(record.text)))
+                self._log(record, redaction.without_url_secrets(console.plain(record.text)))
         for notice in chunk.notices:
             self._tell_notice(notice)
         if chunk.records or self._heard_at is None:
@@ -102,7 +102,7 @@ class Scribe:
         return self._batch_of(None, always=False)
 
     def _read(self, record: Record) -> None:
-        line = redaction.without_userinfo(console.plain(record.text))
+        line = redaction.without_url_secrets(console.plain(record.text))
         meaning = console.read(line)
         self._mind_block(line, meaning)
         match meaning:
@@ -186,7 +186,7 @@ class Scribe:
                 self._run.run_id,
                 times.now(),
                 level=notice.level,
-                message=redaction.without_userinfo(notice.message),
+                message=redaction.without_url_secrets(notice.message),
                 source=notice.source,
                 task=notice.task,
                 hint=notice.hint,

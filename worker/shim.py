@@ -75,7 +75,9 @@ class Shim:
         self._marker = f"NFCTL_RUN_ID={command['run_id']}"
         self._grace = float(command["grace_seconds"])
         if (self._directory / "cancel").exists():
-            self._end({"code": None, "cancelled": True, "reason": "Cancelled before Nextflow started."})
+            # Who asks for nothing but the end leaves it empty; the service itself says why.
+            why = (self._directory / "cancel").read_text()
+            self._end({"code": None, "cancelled": not why, "reason": why or "Cancelled before Nextflow started."})
             return
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,11 +48,20 @@ def test_a_worker_that_waits_for_the_start_can_hold_on_to_the_run(
 
 
 def test_a_start_that_never_comes_is_called_off(
-    slow: LocalCluster, settings: Settings, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    slow: LocalCluster,
+    settings: Settings,
+    make_run: Callable[..., Run],
+    eventually: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Word is left, so that what comes later still does not begin."""
+    """Word is left with the reason, so that what comes later still does not begin, and nobody calls it cancelled."""
     monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.1)
     run = make_run()
     with pytest.raises(CannotStart, match=r"could not be started.*so slow here"):
         list(slow.follow(run, PLACE))
-    assert (settings.data_dir / "runs" / run.run_id / "cancel").exists()
+    directory = settings.data_dir / "runs" / run.run_id
+    subprocess.run([sys.executable, "-m", "worker.shim", str(directory)], check=True, timeout=60)
+    eventually((directory / "exit.json").exists)
+    outcome = slow.outcome(run)
+    assert (outcome.code, outcome.cancelled) == (None, False)
+    assert "so slow here" in str(outcome.reason)

@@ -48,11 +48,15 @@ def test_numbers_may_be_secrets(value: float) -> None:
         ("git@host:lab/flow", "git@host:lab/flow"),
         ("https://ghp_token@host/x", "https://***@host/x"),
         ("https://me:p@ss@host/x", "https://***@host/x"),
+        ("https://host/x?access_token=a.b-c&n=1", "https://host/x?access_token=***&n=1"),
+        ("'https://s3/x?n=1&X-Amz-Signature=ab' read", "'https://s3/x?n=1&X-Amz-Signature=***' read"),
+        ("docker://host:443/image@sha256:ab", "docker://host:443/image@sha256:ab"),
+        ("what?token=x is no URL", "what?token=x is no URL"),
     ],
 )
 def test_userinfo_of_urls_is_hidden(url: str, shown: str) -> None:
     """User and password of every URL go, and the rest stays."""
-    assert redaction.without_userinfo(url) == shown
+    assert redaction.without_url_secrets(url) == shown
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.text(), lambda inner: st.lists(inner), max_leaves=5)))

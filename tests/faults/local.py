@@ -1,5 +1,6 @@
 """The faults of one machine: each is injected into a service of its own, at a random moment of a run."""
 
+import errno
 import json
 import signal
 import socket
@@ -255,7 +256,15 @@ def _disk_full(scene: Scene) -> None:
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1_000_000))
-    time.sleep(_FULL_SECONDS)
+    time.sleep(_FULL_SECONDS / 2)
+    try:
+        (data / "probe").write_bytes(bytes(65_536))
+    except OSError as error:
+        scene.verdict.check(error.errno == errno.ENOSPC, f"the disk was not full: {error}")
+    else:
+        scene.verdict.check(False, "the disk was not full")
+    time.sleep(_FULL_SECONDS / 2)
+    (data / "probe").unlink(missing_ok=True)
     filler.unlink()
 
 
@@ -378,10 +387,10 @@ FAULTS = [
     Fault("disk full", _disk_full, ground=_small_disk, needs_root=True, nextflow_may_fail=True),
     # Nextflow has that clock too, and some of its versions do not bear a time that takes less than none.
     Fault("clock steps back 2 s", _clock_back, ground=_own_clock, nextflow_may_fail=True),
-    Fault("client that never reads", _ten_clients(_reads_nothing, *_SMALL), **_LOUD),
-    Fault("client that reads a byte a second", _ten_clients(_reads_slowly, *_SMALL), **_LOUD),
-    Fault("client that floods", _ten_clients(_floods)),
-    Fault("500 clients that connect and drop", _clients_that_drop),
+    Fault("client that never reads", _ten_clients(_reads_nothing, *_SMALL), harms_nobody=True, **_LOUD),
+    Fault("client that reads a byte a second", _ten_clients(_reads_slowly, *_SMALL), harms_nobody=True, **_LOUD),
+    Fault("client that floods", _ten_clients(_floods), harms_nobody=True),
+    Fault("500 clients that connect and drop", _clients_that_drop, harms_nobody=True),
     Fault("Ctrl-C, and again while starting", _interrupted),
 ]
 

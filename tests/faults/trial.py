@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ _MOST_MIB = 250
 _SECONDS_TO_END = 240
 _SECONDS_TO_BEGIN = 180
 _SECONDS_TO_RECOVER = 60
+_SECONDS_TO_BE_TOLD = 10
 _LINES_BEFORE = 100
 _PAUSE_MS = 40
 # Of four trials of a fault the first, third and fourth come amid the log and the second while the run starts; after
@@ -67,6 +69,8 @@ class Fault:
     """It must come before the first line, so it is never amid the log."""
     to_the_end: bool = False
     """It lasts until the run ends, so no line is printed after it."""
+    harms_nobody: bool = False
+    """It is somebody's misbehaviour, and while it lasts each viewer is told each line in time."""
     nextflow_may_fail: bool = False
     """It may end a run by what the fault does to Nextflow itself; then all must agree on how far the run came."""
     ends_with: str = ""
@@ -96,7 +100,7 @@ class Verdict:
     amid: bool = False
     """Lines were printed before the fault, and after it too unless it went on to the run's end."""
     peak_mib: float = 0.0
-    """The most memory that a process of the service ever had."""
+    """The most memory that a process of the service ever had, looked at each second."""
 
     @property
     def clean(self) -> bool:
@@ -182,11 +186,14 @@ def run_trial(fault: Fault, stage: MakeStage, directory: Path, number: int, seed
         stack.callback(service.kill)
         service.start()
         scene = Scene(place, service, rng, directory, verdict)
+        memory = stack.enter_context(_MemoryWatch(service))
         with scene.lasting:
             _try(fault, scene, number % _CYCLE)
         if number % _CYCLE == _WITH_ANOTHER:
             _run_another(scene)
         _judge(scene, fault)
+        verdict.peak_mib = memory.peak()
+        verdict.check(verdict.peak_mib < _MOST_MIB, f"a process of the service took {verdict.peak_mib:.0f} MiB")
     verdict.check(not _alive(directory), "processes of the service were left when it had been stopped")
     return verdict
 
@@ -206,6 +213,8 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
             scene.wait_for_line(rng.randint(1, _LINES_BEFORE))
         began = time.time()
         over = fault.inject(scene) or time.time()
+        if fault.harms_nobody:
+            _judge_bystanders(scene, began, time.time())
         _wait_for_recovery(scene, over)
         scene.stage.hurry()
         for run_id in [scene.run_id, *scene.more_runs]:
@@ -221,6 +230,16 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
     finally:
         for viewer in scene.viewers:
             viewer.give_up()
+
+
+def _judge_bystanders(scene: Scene, began: float, until: float) -> None:
+    """Each viewer was told what was printed in that time, but for its last seconds, when it was printed."""
+    for viewer in scene.viewers:
+        told = [(printed, here) for printed, here in list(viewer.arrivals) if printed >= began]
+        newest = max((printed for printed, _ in told), default=began)
+        slowest = max([here - printed for printed, here in told], default=0.0)
+        lag = max(slowest, until - newest) if viewer.arrivals else 0.0  # nothing is printed while a run starts
+        scene.verdict.check(lag < _SECONDS_TO_BE_TOLD, f"a viewer waited {lag:.0f} s for a line meanwhile")
 
 
 def _wait_for_recovery(scene: Scene, over: float) -> None:
@@ -260,8 +279,7 @@ def _judge(scene: Scene, fault: Fault) -> None:
     history = Counter(_history(service))
     verdict.check(history == Counter([scene.run_id, *scene.more_runs]), f"the history is {history}")
     verdict.check(not service.client.call("GET", "/active")["active"], "something is still said to be active")
-    verdict.peak_mib = max(service.peak_memory().values())
-    verdict.check(verdict.peak_mib < _MOST_MIB, f"a process of the service took {verdict.peak_mib:.0f} MiB")
+    _judge_overlap(scene)
 
 
 def _judge_log(scene: Scene, fault: Fault) -> None:
@@ -318,6 +336,49 @@ def _judge_run(scene: Scene, run_id: str) -> None:
     verdict.check(ended in ([], [info["exit_code"]]), f"{run_id}: exit code {info['exit_code']}, Nextflow's {ended}")
     left = scene.stage.left_of(run_id)
     verdict.check(not left, f"{run_id}: of it are left {left}")
+
+
+def _judge_overlap(scene: Scene) -> None:
+    """Two that began in one moment have not seen one another: what their journal says of their ends tells it."""
+    at: dict[str, dict[str, float]] = {}
+    for entry in scene.stage.journal():
+        # On a cluster ends have no times of their own; there whoever looks sees all that works at once.
+        times = {what: entry[what] for what in ("began", "ended") if isinstance(entry.get(what), float)}
+        at.setdefault(entry["run_id"], {}).update(times)
+    whole = sorted((times["began"], times["ended"], run_id) for run_id, times in at.items() if len(times) == 2)
+    for (_, ended, one), (began, _, other) in itertools.pairwise(whole):
+        scene.verdict.check(began >= ended, f"{other} began {ended - began:.1f} s before {one} had ended")
+
+
+class _MemoryWatch:
+    """Looks each second how much memory the processes of a service have had, also of those that end before it does."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._peak = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "_MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def peak(self) -> float:
+        """The most that any of them ever had, in MiB."""
+        self._look()
+        return self._peak
+
+    def _watch(self) -> None:
+        while not self._over.wait(1):
+            with suppress(AssertionError, OSError):  # it is stopped just now, and perhaps started again
+                self._look()
+
+    def _look(self) -> None:
+        self._peak = max([self._peak, *self._service.peak_memory().values()])
 
 
 def _alive(directory: Path) -> list[str]:

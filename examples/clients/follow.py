@@ -52,6 +52,8 @@ def frames(stream: str) -> Iterator[dict[str, Any]]:
             socket = websocket.create_connection(f"{stream}&since={since}", header=HEADERS, timeout=SILENCE)
             while message := socket.recv():
                 frame = json.loads(message)
+                if frame["data"].get("first_id", 0) > since + 1:
+                    say("some events before this are no longer kept")
                 since, pause = frame["id"] or since, 1  # a snapshot and a keep-alive have no id
                 yield frame
             say(f"the connection was closed; trying again in {pause} s")

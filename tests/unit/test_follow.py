@@ -1,0 +1,56 @@
+"""A run in the terminal: what is said of it, and where."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from nfctl.client import Client
+from nfctl.follow import follow_run
+
+ID = "run-20260131-000000-abcdef12"
+
+
+class Told(Client):
+    """A client that is told these frames."""
+
+    def __init__(self, *frames: dict[str, Any]) -> None:
+        super().__init__("http://127.0.0.1:1", None)
+        self._told = frames
+
+    def follow(self, _run_id: str, _since: int = 0, *, away: Callable[[], None] = lambda: None) -> Iterator[Any]:
+        away()
+        yield from self._told
+
+
+def frame(kind: str, number: int | None, **data: Any) -> dict[str, Any]:
+    return {"type": kind, "id": number, "run_id": ID, "data": data}
+
+
+def line(number: int, text: str) -> dict[str, Any]:
+    return frame("log", number, lines=[{"message": text}], count=1)
+
+
+def complete(number: int, status: str, exit_code: int) -> dict[str, Any]:
+    run = {"run_id": ID, "status": status, "message": "Its words.", "exit_code": exit_code}
+    return frame("complete", number, status=status, run=run, duration_seconds=3, exit_code=exit_code)
+
+
+def test_the_log_is_printed_and_the_rest_is_told_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines go to stdout with the end; that nobody answers, or that lines are gone, goes to stderr."""
+    snapshot = frame("status", None, status="running", first_id=1, last_id=2)
+    later = frame("status", None, status="running", first_id=7, last_id=8)
+    told = Told(snapshot, line(1, "one"), line(2, "two"), later, line(7, "seven"), complete(8, "succeeded", 0))
+    assert follow_run(told, ID) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["one", "two", "seven", f"{ID} succeeded after 3 s: Its words."]
+    away, gap = said.err.splitlines()
+    assert "does not answer" in away
+    assert "no longer kept" in gap
+
+
+def test_nothing_is_amiss_with_a_connection_that_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """The next event is still kept: there is no gap to tell. The exit code is the run's."""
+    snapshot = frame("status", None, status="running", first_id=2, last_id=2)
+    assert follow_run(Told(line(1, "one"), snapshot, line(2, "two"), complete(3, "failed", 7)), ID) == 7
+    assert "no longer kept" not in capsys.readouterr().err

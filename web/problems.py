@@ -14,7 +14,7 @@ from shared.errors import Busy, Conflict, KeyReused, QueueFull, RunNotFound, Sto
 from web.schemas import InvalidRequest
 
 PROBLEM_TYPE = "application/problem+json"
-_RETRY_SECONDS = "3"
+RETRY_SECONDS = "3"
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +37,7 @@ def json(value: Any, status: int = 200) -> Response:
 
 def map_errors(app: Flask) -> None:
     """Give every error that can leave a view its answer."""
-    retry = {"Retry-After": _RETRY_SECONDS}
+    retry = {"Retry-After": RETRY_SECONDS}
 
     @app.errorhandler(InvalidRequest)
     def _invalid(error: InvalidRequest) -> Response:

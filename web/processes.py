@@ -19,6 +19,7 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 from web.hub import Hub
+from web.problems import PROBLEM_TYPE, RETRY_SECONDS, problem
 from web.status import stream_url
 
 _REQUEST = f"GET {stream_url(None)}".encode()
@@ -29,6 +30,7 @@ _LATE_SECONDS = 1.5
 # All of a stop must take less than gunicorn's graceful_timeout.
 _HANDSHAKES_SECONDS = 1.5
 _CLOSING_SECONDS = 5.0
+_MOST_REQUEST_BYTES = 65_536
 _BYTE = b"\0"  # nothing can be sent with a message that is empty
 
 
@@ -99,16 +101,18 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         if first == _REQUEST and self.alive:
             with client:
                 # When nobody takes it for long, its client had better come again than wait here with all the others.
-                gevent.with_timeout(_HANDOVER_SECONDS, self._give, giving, client, timeout_value=None)
+                if not gevent.with_timeout(_HANDOVER_SECONDS, self._give, giving, client, timeout_value=False):
+                    _turn_away(client)
             return True
         if first or self.alive:
             return False
         client.close()  # it has said nothing, and nobody will be here to listen
         return True
 
-    def _give(self, giving: socket.socket, client: socket.socket) -> None:
+    def _give(self, giving: socket.socket, client: socket.socket) -> bool:
         with self._turn:
             socket.send_fds(giving, [_BYTE], [client.fileno()])
+        return True
 
     def _run_arrivals(self, handover: Handover) -> None:
         taking = handover.taking()
@@ -133,6 +137,17 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         deadline = time.monotonic() + _CLOSING_SECONDS
         while not hub.finished and time.monotonic() < deadline:
             gevent.sleep(0.05)
+
+
+def _turn_away(client: socket.socket) -> None:
+    """Answer a request that is still unread: without reading it, its client would see no answer but a reset."""
+    answer = problem(503, "Too many sockets are being opened at once. Try again in a few seconds.")
+    head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM_TYPE}\r\nRetry-After: {RETRY_SECONDS}\r\n"
+    body = answer.get_data()
+    with suppress(OSError):
+        client.setblocking(False)  # it is all there, or its client is not worth waiting for
+        client.recv(_MOST_REQUEST_BYTES)
+        client.send(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
 def _first_bytes(client: socket.socket) -> bytes:

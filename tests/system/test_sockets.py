@@ -6,6 +6,7 @@ import signal
 import socket as sockets
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import pytest
 import websocket
 from websocket import WebSocket, WebSocketBadStatusException, WebSocketTimeoutException
 
+HANDSHAKE = (
+    "GET /api/v1/pipeline/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 
@@ -214,17 +219,40 @@ def test_requests_wait_for_no_socket(service: Any) -> None:
         socket.close()
 
 
+def test_more_than_can_be_handed_over_are_told_to_come_again(own_service: Any) -> None:
+    """Those that hold sockets stand still: whoever finds no room in the queue is answered, the others wait in it."""
+    opened = [connect(own_service) for _ in range(30)]
+    holding = {pid for socket in opened for pid in holders(own_service, socket)}
+    wires = []
+    for pid in holding:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(600):
+            wires.append(sockets.create_connection(("127.0.0.1", own_service.port), timeout=60))
+            wires[-1].sendall(HANDSHAKE.encode())
+        # The last to come is among those for whom there is no room.
+        refusal = wires[-1].makefile("rb").read()
+        assert own_service.get("/healthz").status_code == 200
+    finally:
+        for pid in holding:
+            os.kill(pid, signal.SIGCONT)
+    head, _, body = refusal.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: " in head
+    assert orjson.loads(body)["status"] == 503
+    answers = Counter(wire.recv(12) for wire in wires[:-1])
+    assert answers.keys() == {b"HTTP/1.1 101", b"HTTP/1.1 503"}
+    for wire in wires:
+        wire.close()
+
+
 @pytest.mark.parametrize("way", ["in pieces", "after another request"])
 def test_a_handshake_may_come_in_any_way(service: Any, way: str) -> None:
     """Also where its first bytes do not tell what it is."""
-    handshake = (
-        "GET /api/v1/pipeline/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
     with sockets.create_connection(("127.0.0.1", service.port), timeout=20) as wire:
         read = wire.makefile("rb")
         if way == "in pieces":
-            for letter in handshake:
+            for letter in HANDSHAKE:
                 wire.sendall(letter.encode())
                 time.sleep(0.001)
         else:
@@ -233,7 +261,7 @@ def test_a_handshake_may_come_in_any_way(service: Any, way: str) -> None:
             while line := read.readline().strip():
                 length = int(line.split()[1]) if line.lower().startswith(b"content-length:") else length
             assert b"alive" in read.read(length)
-            wire.sendall(handshake.encode())
+            wire.sendall(HANDSHAKE.encode())
         assert b"101" in read.readline()
         while read.readline().strip():
             pass

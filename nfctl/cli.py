@@ -192,7 +192,7 @@ def _parameters(params: tuple[str, ...], params_file: Path | None) -> dict[str, 
                 loaded = json.loads(text, parse_constant=_no_constant)
             else:
                 loaded = yaml.load(text, _YamlLoader)  # noqa: S506 - a SafeLoader
-                json.dumps(loaded, allow_nan=False)
+            json.dumps(loaded, allow_nan=False)
         except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
             raise click.BadParameter(f"{params_file} cannot be sent as JSON: {error}") from error
         if not isinstance(loaded, dict):

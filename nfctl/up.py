@@ -28,7 +28,7 @@ def serve(settings: Settings, *, demo: bool) -> int:
         service.check()
         client = Client(service.url, next(iter(settings.auth_tokens), None))
         service.stop_when_told()
-        code = 0
+        code, called = 0, show.called()
         try:
             click.echo(f"Starting {service.names} …")
             service.start()
@@ -44,9 +44,11 @@ def serve(settings: Settings, *, demo: bool) -> int:
             if not demo or sys.stdout.isatty():
                 service.watch()
         finally:
-            _tell_what_goes_on(client, f"goes on without the service; the next `{show.called()} up` takes it up again")
-            click.echo("Stopping …")
-            service.stop()
+            try:
+                _tell_what_goes_on(client, f"goes on without the service; the next `{called} up` takes it up again")
+                click.echo("Stopping …")
+            finally:
+                service.stop()
             click.echo("Stopped.")
     return code
 

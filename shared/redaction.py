@@ -9,17 +9,20 @@ _SECRET_NAME = re.compile(
     r"passw|secret|token|credential|private[_-]?key|api[_-]?key|access[_-]?key|^auth(?!ors?$)|bearer", re.IGNORECASE
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s]+(?=@)")
-_QUERY = re.compile(
-    r"(?<=[?&])([\w.-]*(?:passw|secret|token|credential|api[_-]?key|access[_-]?key|signature)[\w.-]*)=[^&\s'\"`]+",
-    re.IGNORECASE,
-)
+# Names are cut to a length, so that no text, however made, takes longer than its length.
+_QUERY = re.compile(r"(?<=[?&])([^=&?\s]{1,64})=([^&\s'\"`(),;\[\]{}<>]+)")
 
 
 def without_url_secrets(text: str) -> str:
     """The same text without what is secret in its URLs: user and password, and what a query calls by such a name."""
     if "://" not in text:
         return text
-    return _QUERY.sub(rf"\1={HIDDEN}", _USERINFO.sub(HIDDEN, text))
+    return _QUERY.sub(_hidden_value, _USERINFO.sub(HIDDEN, text))
+
+
+def _hidden_value(found: re.Match[str]) -> str:
+    secret = _SECRET_NAME.search(found[1]) or found[1].lower().endswith(("signature", "sig"))
+    return f"{found[1]}={HIDDEN}" if secret else found[0]
 
 
 def parameters(values: Mapping[str, Any]) -> dict[str, Any]:

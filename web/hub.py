@@ -346,10 +346,16 @@ class Hub:
 
     def _let_catch_up(self, viewers: list[Viewer]) -> None:
         with self._lock:
-            for viewer in viewers:
+            # One that is in no channel any more catches up already, or has left.
+            mine = [viewer for viewer in viewers if viewer in self._live(viewer.run_id)]
+            for viewer in mine:
                 self._leave_channel(viewer)
-        for viewer in viewers:
+        for viewer in mine:
             self._in_thread(viewer)
+
+    def _live(self, run_id: str | None) -> set[Viewer]:
+        channel = self._channels.get(run_id)
+        return set() if channel is None else channel.viewers
 
     def _catch_up_slow(self, viewer: Viewer) -> None:
         try:

@@ -131,7 +131,7 @@ class Supervisor:
 
     def _follow(self, run: Run) -> Scribe | None:
         """Start the run and write what it says until it ends; None when this worker must leave before."""
-        if self._held and self._held.status is RunStatus.CANCELLING:
+        if run.given_up is not None or (self._held and self._held.status is RunStatus.CANCELLING):
             self._tools.cluster.cancel(run)
         left = self._tools.feed.place(self._run_id)
         self._first = self._fence == 1 and left.batch == 0
@@ -170,7 +170,7 @@ class Supervisor:
 
     def _end(self, run: Run, scribe: Scribe) -> None:
         outcome = self._tools.cluster.outcome(run)
-        if run.given_up is not None:  # whoever gave it up was killed before it could say so, and nobody else asked
+        if run.given_up is not None and outcome.cancelled:  # whoever gave it up was killed before it could say so
             outcome = replace(outcome, cancelled=False, reason=run.given_up)
         verdict, message = judge(self._tools.store.get(self._run_id).run.status, outcome, scribe)
         failure = message if verdict is RunStatus.FAILED else None

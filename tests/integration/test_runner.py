@@ -143,9 +143,13 @@ def test_what_was_given_up_is_not_called_cancelled(
     class Killed(BaseException):
         """The end of a process."""
 
+    calls: list[str] = []
+
     def killed(_run: Run) -> None:
+        calls.append("cancel")
+        if len(calls) == 1:  # before anybody was told
+            raise Killed
         cluster.cancelled = True
-        raise Killed
 
     monkeypatch.setattr(cluster, "cancel", killed)
     first = Supervisor(run_id, Tools(store, feed, leases, cluster, lambda: False))

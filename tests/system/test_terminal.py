@@ -78,9 +78,9 @@ def test_a_redis_that_is_not_there_is_named(tmp_path: Path) -> None:
         terminal.read()
 
 
-def test_a_run_that_goes_on_is_told(own_service: Any) -> None:
+def test_a_run_that_goes_on_is_told(own_service: Any, counting: str) -> None:
     """At the stop it is said that it goes on, and at the next start that it was taken up again."""
-    run_id = own_service.submit("hello")
+    run_id = own_service.submit(counting, parameters={"lines": 5000})
     own_service.wait(lambda: own_service.run(run_id)["status"] == "running")
     own_service.stop()
     assert f"Run {run_id} goes on without the service" in own_service.output.read_text()
@@ -101,7 +101,9 @@ def test_what_can_be_run_and_what_a_run_left(service: Any) -> None:
     wrong = service.nfctl("run", "helo")
     assert "No example is called helo" in wrong.stderr
     assert "simple-pipeline" in wrong.stderr
-    service.nfctl("cancel")
+    helo = service.client.call("GET", "/history", params={"limit": 1})[0]["run_id"]
+    service.nfctl("cancel", helo)
+    service.ended(helo)
     no_address = service.nfctl("--url", "here", "status")
     assert (no_address.returncode, "http://127.0.0.1:8000" in no_address.stderr) == (1, True)
 

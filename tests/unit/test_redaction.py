@@ -50,6 +50,7 @@ def test_numbers_may_be_secrets(value: float) -> None:
         ("https://me:p@ss@host/x", "https://***@host/x"),
         ("https://host/x?access_token=a.b-c&n=1", "https://host/x?access_token=***&n=1"),
         ("'https://s3/x?n=1&X-Amz-Signature=ab' read", "'https://s3/x?n=1&X-Amz-Signature=***' read"),
+        ("(https://host/x?token=ab) next", "(https://host/x?token=***) next"),
         ("docker://host:443/image@sha256:ab", "docker://host:443/image@sha256:ab"),
         ("what?token=x is no URL", "what?token=x is no URL"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 
 from shared import redaction, times
 from shared.errors import IllegalMove
+from shared.records import known
 
 
 class RunStatus(StrEnum):
@@ -133,7 +134,7 @@ class Run:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Run":
         """The run that `to_record` wrote; what a newer version of the service has put into it besides is left out."""
-        values = {name: record[name] for name in cls.__slots__ if name in record}
+        values = known(cls, record)
         for name in ("queued_at", "started_at", "finished_at"):
             values[name] = times.from_text(values[name]) if values[name] else None
         values["status"] = RunStatus(values["status"])

@@ -1,11 +1,12 @@
 """The count of a run's tasks, by process, folded from what Nextflow says. Pure; JSON in, JSON out."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from shared import times
+from shared.records import known
 from worker.console import Cached, Executor, Meaning, Note, Row, Submitted, Trace, process_of, tag_of
 
 _JUST_ENDED = 64
@@ -34,11 +35,6 @@ class Counts:
     def total(self) -> int:
         """Tasks that Nextflow has spoken of."""
         return self.pending + self.running + self.ended
-
-
-def known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What a dataclass has fields for of a kept state: a newer version of the service may have put more into it."""
-    return {item.name: state[item.name] for item in fields(kind) if item.name in state}
 
 
 @dataclass(slots=True)

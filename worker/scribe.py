@@ -9,12 +9,13 @@ from typing import Any
 from shared import events, redaction, times
 from shared.events import LINES_PER_EVENT, Event, LogLine
 from shared.feed import Batch, Place
+from shared.records import known
 from shared.runs import Run
 from worker import console
 from worker.cluster import Chunk, Notice, Record
 from worker.console import BlockStart, Meaning, Text, Trace, TraceHead
 from worker.hints import hint_for
-from worker.progress import Progress, known
+from worker.progress import Progress
 
 CONTAINER = "nextflow"
 PROGRESS_SECONDS = 0.2

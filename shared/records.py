@@ -1,0 +1,10 @@
+"""State that is kept as JSON, and may have been kept by a newer version of the service."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+
+def known(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the dataclass has fields for; what a newer version has put into the state besides is left out."""
+    return {item.name: state[item.name] for item in fields(kind) if item.name in state}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +14,8 @@ API = "/api/v1/pipeline"
 _RECONNECT_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
 _AWAY_AFTER = 3
+_SILENT = "The service does not answer."
+_CODE_BYTES = 2  # of a Close frame: RFC 6455, section 5.5.1
 
 
 class Refused(Exception):
@@ -22,6 +24,10 @@ class Refused(Exception):
 
 class Unreachable(Exception):
     """No service answers at that address."""
+
+
+class _Closed(Exception):
+    """The service has closed the socket; its own words, if it had any."""
 
 
 class Client:
@@ -46,14 +52,15 @@ class Client:
         return answer
 
     def follow(
-        self, run_id: str, since: int = 0, *, away: Callable[[], None] = lambda: None
+        self, run_id: str, since: int = 0, *, away: Callable[[str], None] = lambda _: None
     ) -> Iterator[dict[str, Any]]:
         """Each event of a run after `since`, once and in order, up to `complete`; reconnects as often as it takes.
 
-        `away` is called once each time that coming back does not work at once.
+        `away` is told why, once each time that coming back does not work at once.
         """
         failures = 0
         while True:
+            why = _SILENT
             try:
                 for frame in self._frames(run_id, since):
                     failures = 0
@@ -64,12 +71,14 @@ class Client:
                         return
             except websocket.WebSocketBadStatusException:
                 # The handshake does not tell why; a plain call does, and raises if it will never work.
-                self._tell_why(run_id)
+                why = self._why(run_id)
+            except _Closed as closed:
+                why = str(closed)
             except (websocket.WebSocketException, OSError):
                 pass
             failures += 1
             if failures == _AWAY_AFTER:
-                away()
+                away(why)
             time.sleep(_RECONNECT_SECONDS)
 
     def _frames(self, run_id: str, since: int) -> Iterator[dict[str, Any]]:
@@ -82,12 +91,18 @@ class Client:
             skip_utf8_validation=True,  # orjson looks at it too, and much faster
         )
         with closing(opened) as socket:
-            while message := socket.recv():
-                yield orjson.loads(message)
+            while True:
+                opcode, data = socket.recv_data()
+                if opcode == websocket.ABNF.OPCODE_CLOSE:
+                    raise _Closed(data[_CODE_BYTES:].decode(errors="replace") or _SILENT)
+                yield orjson.loads(data)
 
-    def _tell_why(self, run_id: str) -> None:
-        with suppress(Unreachable):
+    def _why(self, run_id: str) -> str:
+        try:
             self.call("GET", f"/runs/{run_id}")
+        except Unreachable as error:
+            return str(error)
+        return "The service takes no more viewers just now."
 
     def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:

@@ -12,7 +12,8 @@ from nfctl.client import Client, Refused, Unreachable
 
 INTERRUPTED = 130
 _GAP = "Some lines before this are no longer kept by the service; the run's own log file has them."
-_AWAY = "The service does not answer. The run may go on meanwhile; trying again, once a second …"
+_AWAY = "The run may go on meanwhile; trying again, once a second …"
+_BRIEFLY = 3.0
 
 
 def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
@@ -29,7 +30,7 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
 def _follow(client: Client, run_id: str, as_json: bool) -> int:
     shown: tuple[Any, ...] = ()
     last = 0
-    for frame in client.follow(run_id, away=lambda: click.echo(_AWAY, err=True)):
+    for frame in client.follow(run_id, away=lambda why: click.echo(f"{why} {_AWAY}", err=True)):
         if frame["data"].get("first_id", 0) > last + 1:
             click.echo(_GAP, err=True)
         last = frame["id"] or last
@@ -78,7 +79,7 @@ def _show_end(data: dict[str, Any], client: Client) -> None:
     text = f"{data['run']['run_id']} {data['status']}{took}: {data['run']['message']}"
     click.echo(show.coloured(text, data["status"]))
     with suppress(Refused, Unreachable):  # it is told for convenience
-        if client.call("GET", f"/runs/{data['run']['run_id']}/artifacts")["artifacts"]:
+        if client.call("GET", f"/runs/{data['run']['run_id']}/artifacts", timeout=_BRIEFLY)["artifacts"]:
             click.echo(f"Reports and outputs: {client.url}/#run={data['run']['run_id']}, or `nfctl artifacts`")
 
 

@@ -17,8 +17,10 @@ _COLOURS = {
 
 
 def called() -> str:
-    """How `nfctl` is called here: by its name where it is on PATH, else by its path."""
-    return "nfctl" if shutil.which("nfctl") else os.path.relpath(sys.argv[0])
+    """How `nfctl` is called here: by its name where it is on PATH, else by its path or as a module."""
+    if shutil.which("nfctl"):
+        return "nfctl"
+    return "python -m nfctl" if sys.argv[0].endswith("__main__.py") else os.path.relpath(sys.argv[0])
 
 
 def coloured(text: str, kind: str) -> str:

@@ -163,6 +163,28 @@ class Lab:
         self.fake.start_pod(name, self.head_labels(), owner=job, **more)
         return name
 
+    def print_log(self, *lines: str | bytes, code: int = 0, end: bool = True) -> int:
+        """Wait for a Job that prints the run's log, and have its pod do so: as many of these lines as it asks for.
+
+        Returns the number of the first of them.
+        """
+        job = eventually(self._job_that_prints)
+        assert job is not None
+        first = int(job["spec"]["template"]["spec"]["containers"][0]["command"][-2])
+        pod = job["metadata"]["name"] + "-x"
+        self.fake.start_pod(pod, {"job-name": job["metadata"]["name"]}, container=manifest.LOG_CONTAINER, owner=job)
+        self.fake.write(pod, *lines[first - 1 :], container=manifest.LOG_CONTAINER)
+        if end:
+            self.fake.end_container(pod, code, container=manifest.LOG_CONTAINER)
+        return first
+
+    def _job_that_prints(self) -> Json | None:
+        """One that has no pod yet."""
+        begun = {pod["metadata"]["name"] for pod in self.fake.all("pods")}
+        names = (job["metadata"]["name"] for job in self.fake.all("jobs"))
+        waiting = [name for name in names if "-log-" in name and f"{name}-x" not in begun]
+        return self.fake.get("jobs", waiting[0]) if waiting else None
+
     def head_labels(self) -> dict[str, str]:
         """What marks a head pod of the run."""
         return manifest.labels(self.run) | {manifest.RUN_NAME_LABEL: self.run.run_id}

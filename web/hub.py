@@ -55,7 +55,7 @@ class Viewer:
     """One socket and where it stands: the run it sees, and the last event of it that was written.
 
     `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
-    its client is still there. `continues` is true once it has events of the run: from then on none may be missing.
+    its client is still there. `continues` is true when no later event of the run may be missing.
     """
 
     outbox: Outbox
@@ -202,7 +202,7 @@ class Hub:
                 return True
             if viewer.follows and viewer.run_id != self.current:
                 if current == self.current:
-                    viewer.run_id, viewer.cursor, viewer.continues = self.current, 0, False
+                    viewer.run_id, viewer.cursor, viewer.continues = self.current, 0, True
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
@@ -377,7 +377,7 @@ class Hub:
                 self._leave_channel(viewer)
                 # One that a delivery has not come to yet reads on by itself, and follows when it has all.
                 if before is not None and viewer.cursor >= before.cursor:
-                    viewer.run_id, viewer.cursor, viewer.continues = run_id, 0, False
+                    viewer.run_id, viewer.cursor, viewer.continues = run_id, 0, True
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)

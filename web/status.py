@@ -47,14 +47,14 @@ def snapshot(service: Service, run_id: str | None, connected_clients: int) -> di
             "last_id": 0,
             **common,
         }
-    # In this order: what is told of the run may be newer than the last id, never older, for what comes after is sent.
-    first_id, last_id = service.feed.bounds(run_id)
     kept = service.store.get(run_id)
+    # Read later, so if the two differ, the client is told that what is gone meanwhile is gone.
+    first_id, _ = service.feed.bounds(run_id)
     return kept.run.info() | {
         "progress_percent": percent(kept),
         "progress": kept.progress,
         "first_id": first_id,
-        "last_id": last_id,
+        "last_id": kept.last_id,
         **common,
     }
 

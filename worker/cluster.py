@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from signal import SIGABRT, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGQUIT, SIGSEGV, SIGTERM
 from typing import Any, Protocol
 
 from shared.runs import Run
+
+# Those that end a process from outside, or for a fault in it. Any other code above 128 is what a pipeline chose.
+_DEADLY = frozenset(map(int, (SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGTERM)))
 
 
 @dataclass(slots=True)  # not frozen: there is one a line, and it would take twice as long to make
@@ -63,8 +67,8 @@ class Outcome:
 
     @property
     def signal(self) -> int | None:
-        """The number of the signal that ended it, if one did: a shell then makes its code of 128 and that number."""
-        return self.code - 128 if self.code is not None and 128 < self.code <= 192 else None
+        """The number of the signal that ended it, if one did: a shell, and Java, make a code of 128 and that number."""
+        return self.code - 128 if self.code is not None and self.code - 128 in _DEADLY else None
 
     @property
     def from_outside(self) -> bool:

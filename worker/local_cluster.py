@@ -71,7 +71,11 @@ class LocalCluster:
 
     def cancel(self, run: Run) -> None:
         """Leave word for the shim, which looks five times a second."""
-        _leave_word(self._places(run).directory)
+        directory = self._places(run).directory
+        # On a full disk it cannot be left now; whoever wants it left asks again.
+        with contextlib.suppress(OSError):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (directory / "cancel").touch()
 
     def what_works(self) -> Mapping[str, str]:
         """The marked processes of the runs that have a directory here."""
@@ -105,8 +109,8 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
                 why = f"The run could not be started in {places.directory}: {said or 'no answer'}."
-                _leave_word(places.directory, why)  # a shim that comes too late must not start anything
-                raise CannotStart(why)
+                if _forbid(places.directory, why):
+                    raise CannotStart(why)
             yield Chunk([], place, started=False)  # a worker that waits must hold on to the run
             time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -236,13 +240,15 @@ def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
     )
 
 
-def _leave_word(directory: Path, why: str = "") -> None:
-    """Have the shim end the run, or never begin it: somebody asked for that, or else there is a reason."""
-    # On a full disk it cannot be left now; whoever wants it left asks again.
-    with contextlib.suppress(OSError):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (directory / "cancel").open("a") as word:
-            word.write(why)
+def _forbid(directory: Path, why: str) -> bool:
+    """Keep a shim that comes too late from starting anything; False when no word can be left for it now."""
+    try:
+        part = directory / f"forbidden.{os.getpid()}"
+        part.write_text(why)
+        part.replace(directory / "forbidden")
+    except OSError:
+        return False
+    return True
 
 
 def _begun(places: RunPlaces) -> bool:

@@ -66,8 +66,8 @@ class Supervisor:
         """Do all that is left to do for the run; waits as long as Redis is away, while the run goes on."""
         while True:
             try:
-                if self._mistake is not None:
-                    self._give_up(self._mistake)
+                if self._mistake is not None and not self._give_up(self._mistake):
+                    return Parting.HANDED_BACK
                 return self._story()
             except (Fenced, RunNotFound) as error:
                 _log.info("%s", error, extra={"action": "run.left", "run_id": self._run_id})
@@ -90,7 +90,7 @@ class Supervisor:
         """Count mistakes that follow one another; those that are days apart end no run."""
         now = time.monotonic()
         self._stumbles = [at for at in self._stumbles if now - at < _FORGET_SECONDS] + [now]
-        if len(self._stumbles) >= _PATIENCE:
+        if len(self._stumbles) >= _PATIENCE and self._mistake is None:
             self._mistake = mistake
 
     def _story(self) -> Parting:
@@ -186,8 +186,8 @@ class Supervisor:
         )
         _log.info("Run ended: %s", self.ended.status, extra={"action": "run.ended", "run_id": self._run_id})
 
-    def _give_up(self, mistake: Exception) -> None:
-        """Stop a run that cannot be supervised, and say so."""
+    def _give_up(self, mistake: Exception) -> bool:
+        """Stop a run that cannot be supervised, and say so once it works no more; False when this worker must leave."""
         why = f"{type(mistake).__name__}: {mistake}"
         words = f"The service could not go on with this run and stopped it: {why}"
 
@@ -195,24 +195,30 @@ class Supervisor:
             return None if run.status.final else replace(run, given_up=words)
 
         run = self._tools.store.move(self._run_id, give_up, tell=lambda _: [], fence=self._fence)
-        stopped = True
+        outcome = Outcome(None)
         try:
-            self._tools.cluster.cancel(run)
             for _ in self._tools.cluster.follow(run, {}):
+                self._tools.cluster.cancel(run)
                 self._renew()
-        except (StoreAway, Fenced, RunNotFound):  # not the cluster's fault: whoever can goes on with it
+                if self._tools.stopping():
+                    self._tools.leases.release(self._run_id, self._fence)
+                    return False
+            outcome = self._tools.cluster.outcome(run)
+        except (StoreAway, ClusterAway, Fenced, RunNotFound):  # no mistake: whoever can goes on with it
             raise
-        except Exception:  # what cannot be followed can perhaps not be stopped either
-            _log.exception("The run could not be stopped.", extra={"action": "run.lost", "run_id": self._run_id})
-            stopped = False
-        message = words if stopped else f"The service could not go on with this run, nor stop it: {why}"
+        except Exception:
+            if self._run_id in self._tools.cluster.what_works():  # two runs would work if the slot were free now
+                raise
+            _log.exception("Nobody saw how the run ended.", extra={"action": "run.lost", "run_id": self._run_id})
 
         def verdict(status: RunStatus) -> tuple[RunStatus, str]:
-            cancelled = stopped and status is RunStatus.CANCELLING
-            return (RunStatus.CANCELLED if cancelled else RunStatus.FAILED), message
+            if outcome.code == 0:
+                return RunStatus.SUCCEEDED, f"Nextflow ended with success, but the service could not follow it: {why}"
+            return (RunStatus.CANCELLED if status is RunStatus.CANCELLING else RunStatus.FAILED), words
 
-        self._tools.store.end(self._run_id, verdict, fence=self._fence)
+        self._tools.store.end(self._run_id, verdict, exit_code=outcome.code, at=outcome.finished_at, fence=self._fence)
         self._mistake = None
+        return True
 
     def _cannot_start(self, run: Run, message: str) -> None:
         def verdict(status: RunStatus) -> tuple[RunStatus, str]:
@@ -263,11 +269,7 @@ def _cancelled(outcome: Outcome) -> str:
 
 
 def _signalled(number: int) -> str:
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
-    text = f"Nextflow was ended by {name} from outside (exit code {128 + number})."
+    text = f"Nextflow was ended by {signal.Signals(number).name} from outside (exit code {128 + number})."
     if number == signal.SIGKILL:
         text += " If the machine ran out of memory, give it more or run fewer tasks at once."
     return text + " Resume the run to go on."

@@ -3,10 +3,12 @@
 `python -m worker.shim DIRECTORY` goes to the background, starts the command that DIRECTORY/command.json
 holds, and writes what it prints, stamped, to DIRECTORY/log, a line as `TIME STREAM F|P TEXT` (the format of
 container logs; P: the line goes on in the next record). At the end it writes DIRECTORY/exit.json. A file
-DIRECTORY/cancel ends the run, or keeps it from starting. There is never a second shim or a second start in
-the same directory. Only the standard library is imported, for a small and quick process.
+DIRECTORY/cancel ends the run, or keeps it from starting, and so does DIRECTORY/forbidden, which says why.
+There is never a second shim or a second start in the same directory. Only the standard library is imported,
+for a small and quick process.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -26,6 +28,7 @@ PART_BYTES = 16_384
 _READ_BYTES = 65_536
 _PULSE_SECONDS = 0.2
 _DRAIN_SECONDS = 1.0
+_NEVER_BEGAN = "Cancelled before Nextflow started."
 
 
 class LineSplitter:
@@ -65,6 +68,7 @@ class Shim:
         self._selector = selectors.DefaultSelector()
         self._told_to_end = False
         self._cancelled = False
+        self._why: str | None = None
         self._killed = False
         self._kill_at = float("inf")
         self._child: subprocess.Popen[bytes] | None = None
@@ -74,10 +78,8 @@ class Shim:
         command = json.loads((self._directory / "command.json").read_bytes())
         self._marker = f"NFCTL_RUN_ID={command['run_id']}"
         self._grace = float(command["grace_seconds"])
-        if (self._directory / "cancel").exists():
-            # Who asks for nothing but the end leaves it empty; the service itself says why.
-            why = (self._directory / "cancel").read_text()
-            self._end({"code": None, "cancelled": not why, "reason": why or "Cancelled before Nextflow started."})
+        if self._word_is_left():
+            self._end({"code": None, "cancelled": self._cancelled, "reason": self._why or _NEVER_BEGAN})
             return
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
@@ -89,7 +91,14 @@ class Shim:
             return
         self._child = child
         code = self._follow(child)
-        self._end({"code": code, "cancelled": self._cancelled, "killed": self._killed, "reason": None})
+        self._end({"code": code, "cancelled": self._cancelled, "killed": self._killed, "reason": self._why})
+
+    def _word_is_left(self) -> bool:
+        """Whether somebody wants the run to end: a person, or the service, which says why."""
+        with contextlib.suppress(FileNotFoundError):
+            self._why = (self._directory / "forbidden").read_text()
+        self._cancelled = self._why is None and (self._directory / "cancel").exists()
+        return self._cancelled or self._why is not None
 
     def _spawn(self, command: dict[str, Any]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -152,8 +161,8 @@ class Shim:
 
     def _mind_end(self, child: subprocess.Popen[bytes]) -> None:
         lifetime.reap(besides=child.pid)
-        if not self._cancelled and (self._directory / "cancel").exists():
-            self._cancelled = self._told_to_end = True
+        if not self._cancelled and self._why is None and self._word_is_left():
+            self._told_to_end = True
         if self._told_to_end and self._kill_at == float("inf"):
             self._kill_at = time.monotonic() + self._grace
             child.terminate()

@@ -239,6 +239,30 @@ def test_a_job_that_is_deleted_by_hand_is_told(service: Service, node: Node, pip
     assert pods_of(node, run_id) == []
 
 
+def test_a_log_that_went_with_its_pod_comes_from_the_claim(
+    cluster_settings: dict[str, str], tmp_path: Path, node: Node, pipeline: Callable[..., str]
+) -> None:
+    """The service is down when the run ends and its Job is removed: each line is there once, and nothing is left."""
+    service = Service(tmp_path / "away", **cluster_settings)
+    service.start()
+    try:
+        run_id = service.submit(pipeline(NUMBERED))
+        service.wait(lambda: "line 40" in service.lines(run_id), 90)
+        service.stop()
+        node.run_kubectl("-n", NAMESPACE, "wait", f"job/nextflow-{run_id}", "--for=condition=Complete", "--timeout=90s")
+        node.run_kubectl("-n", NAMESPACE, "delete", "job", f"nextflow-{run_id}", "--cascade=foreground")
+        service.start()
+        info = service.ended(run_id, 120)
+        assert "deleted from outside" in info["message"]
+        lines = [line for line in service.lines(run_id) if line.startswith("line ")]
+        assert lines == [f"line {number}" for number in range(1, LINES + 1)]
+        [told] = errors_of(service, run_id)
+        assert "the claim has the rest" in told["message"]
+        assert pods_of(node, run_id) == []
+    finally:
+        service.kill()
+
+
 def test_the_deadline_ends_a_run(
     cluster_settings: dict[str, str], tmp_path: Path, node: Node, pipeline: Callable[..., str]
 ) -> None:

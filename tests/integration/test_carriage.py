@@ -217,40 +217,6 @@ def test_a_task_that_is_cancelled_is_no_trouble(lab: Lab) -> None:
     assert follow.notices == []
 
 
-def test_lines_that_went_with_their_pod_while_nobody_watched(lab: Lab) -> None:
-    """A worker that comes back to nothing says so."""
-    first = lab.carry()
-    head = lab.head()
-    lab.fake.write(head, *numbered(5))
-    eventually(lambda: len(first.texts) == 5)
-    place = first.place
-    first.leave()
-    lab.fake.write(head, *numbered(100, 6))
-    lab.fake.remove("jobs", lab.job)
-    lab.fake.remove("pods", head)
-    second = lab.carry(place)
-    second.end()
-    assert [notice.message for notice in second.notices if "may be lost" in notice.message]
-
-
-def test_lines_that_went_with_their_pod_while_the_log_could_not_be_read(lab: Lab) -> None:
-    """The run ended well, but its log may not be whole."""
-    follow = lab.carry()
-    head = lab.head()
-    lab.fake.write(head, *numbered(5))
-    eventually(lambda: len(follow.texts) == 5)
-    fault = lab.fake.answer(503, pattern="/log", times=1e9)
-    lab.fake.cut("/log")
-    eventually(lambda: not lab.fake.open_streams("/log"))
-    lab.fake.write(head, *numbered(100, 6))
-    lab.fake.end_container(head, 0)
-    lab.fake.finish_job(lab.job, "Complete", "CompletionsReached", "x")
-    lab.fake.remove("pods", head)
-    lab.fake.mend(fault)
-    assert follow.end().code == 0
-    assert len([notice for notice in follow.notices if "may be lost" in notice.message]) == 1
-
-
 def test_a_log_that_was_read_whole_lost_nothing(lab: Lab) -> None:
     """Nothing is said of a pod that goes when all of its log is read, by this worker or one before."""
     first = lab.carry()

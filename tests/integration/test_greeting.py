@@ -66,37 +66,25 @@ def test_a_viewer_misses_nothing_or_has_read_what(service: Service, run_id: str)
         assert data["first_id"] > since + 1
 
 
-def test_what_is_told_of_a_run_is_never_older_than_the_id_beside_it(
-    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("asked", ["store.get", "feed.bounds"])
+def test_what_is_told_of_a_run_is_as_old_as_the_id_beside_it(
+    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     """The run ends while the first frame is made: the frame says so, or else `complete` comes after it."""
-    bounds, get = service.feed.bounds, service.store.get
+    part, _, name = asked.partition(".")
+    asker = getattr(service, part)
+    ask = getattr(asker, name)
+    ended: list[str] = []
 
-    def end_first(ask: Callable[[str], Any]) -> Callable[[str], Any]:
-        def asked(wanted: str) -> Any:
-            if not get(run_id).run.status.final:
-                finish(service.store, run_id, RunStatus.FAILED)
-            return ask(wanted)
+    def end_first(wanted: str) -> Any:
+        if not ended:
+            ended.append(wanted)
+            finish(service.store, wanted, RunStatus.FAILED)
+        return ask(wanted)
 
-        return asked
-
-    monkeypatch.setattr(service.feed, "bounds", end_first(bounds))
+    monkeypatch.setattr(asker, name, end_first)
     viewer, data = greeted(service, run_id, None)
-    assert (data["status"], viewer.cursor) == ("failed", bounds(run_id)[1])
-
-
-def test_an_end_between_the_two_is_still_to_come(
-    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run ends after the last id was read: `complete` is beyond the viewer's cursor."""
-    bounds = service.feed.bounds
-
-    def end_after(wanted: str) -> tuple[int, int]:
-        found = bounds(wanted)
-        finish(service.store, wanted, RunStatus.FAILED)
-        return found
-
-    monkeypatch.setattr(service.feed, "bounds", end_after)
-    viewer, _ = greeted(service, run_id, None)
+    assert ended
     told = [orjson.loads(frame)["type"] for _, frame in service.feed.read(run_id, viewer.cursor, 10)]
-    assert told[-1] == "complete"
+    assert told[-1:] == ([] if data["status"] == "failed" else ["complete"])
+    assert data["last_id"] == viewer.cursor

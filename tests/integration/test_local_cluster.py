@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -65,3 +66,39 @@ def test_a_start_that_never_comes_is_called_off(
     outcome = slow.outcome(run)
     assert (outcome.code, outcome.cancelled) == (None, False)
     assert "so slow here" in str(outcome.reason)
+
+
+def test_a_start_that_cannot_be_called_off_is_waited_for(
+    slow: LocalCluster, settings: Settings, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no word can be left, as on a full disk, it may still come: nothing is called off, and the lease is kept."""
+    monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.1)
+    run = make_run()
+    chunks = slow.follow(run, PLACE)
+    next(chunks)
+    in_the_way = settings.data_dir / "runs" / run.run_id / "forbidden"
+    in_the_way.mkdir()
+    (in_the_way / "something").touch()
+    time.sleep(0.2)
+    assert list(islice(chunks, 5)) == [Chunk([], PLACE, started=False)] * 5
+    (in_the_way / "something").unlink()
+    in_the_way.rmdir()
+    with pytest.raises(CannotStart, match="so slow here"):
+        list(chunks)
+
+
+def test_what_is_called_off_as_it_begins_ends(
+    settings: Settings, make_run: Callable[..., Run], eventually: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The word comes when Nextflow has just started: it is ended, with the reason, and nobody calls it cancelled."""
+    sleeper = tmp_path / "nextflow"
+    sleeper.write_text("#!/bin/sh\nexec sleep 300\n")
+    sleeper.chmod(0o755)
+    cluster = LocalCluster(replace(settings, nextflow_bin=str(sleeper)))
+    run = make_run()
+    chunks = cluster.follow(run, {})
+    eventually(lambda: next(chunks).started)
+    (settings.data_dir / "runs" / run.run_id / "forbidden").write_text("It came too late.")
+    list(chunks)
+    outcome = cluster.outcome(run)
+    assert (outcome.cancelled, outcome.reason) == (False, "It came too late.")

@@ -99,7 +99,11 @@ def test_a_run_from_its_start_to_its_end(
 
 @pytest.mark.parametrize(
     "cluster",
-    [Cluster(exit_code=1), Cluster(refusal=CannotStart("No such pipeline.", sure=True)), Cluster(stumbles=1)],
+    [
+        Cluster(exit_code=1),
+        Cluster(refusal=CannotStart("No such pipeline.", sure=True)),
+        Cluster(exit_code=1, stumbles=1),
+    ],
     ids=["fails", "cannot start", "stumbles"],
 )
 def test_a_cancel_taken_at_the_last_moment_is_kept(
@@ -212,3 +216,65 @@ def test_a_supervisor_that_stumbles_leaves_when_it_is_told_to(
     stop.set()
     eventually(lambda: partings)
     assert partings == [Parting.HANDED_BACK]
+
+
+def test_a_run_that_is_given_up_may_have_succeeded(
+    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nextflow ended with 0 before it heard that it should end: that is what is told."""
+    monkeypatch.setattr(runner, "_PATIENCE", 1)
+    run_id = store.submit(make_run(), "queue").run_id
+    partings = supervise(run_id, Cluster(exit_code=0, stumbles=1))
+    eventually(lambda: partings)
+    run = store.get(run_id).run
+    assert (run.status, run.exit_code) == (RunStatus.SUCCEEDED, 0)
+    assert "ZeroDivisionError" in str(run.message)
+
+
+def test_who_gives_up_leaves_when_it_is_told_to(
+    store: Store,
+    supervise: Supervise,
+    stop: threading.Event,
+    make_run: MakeRun,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run does not end quickly; the next worker goes on with ending it, and nobody calls that cancelled."""
+    monkeypatch.setattr(runner, "_PATIENCE", 1)
+    run_id = store.submit(make_run(), "queue").run_id
+    cluster = Cluster(exit_code=1, stumbles=1, lines=10**6)
+    asked: list[Run] = []
+    monkeypatch.setattr(cluster, "cancel", asked.append)
+    partings = supervise(run_id, cluster)
+    eventually(lambda: len(asked) > 3)  # as often as it takes
+    stop.set()
+    eventually(lambda: partings)
+    assert partings == [Parting.HANDED_BACK]
+    assert not store.get(run_id).run.status.final
+    stop.clear()
+    cluster.cancelled, cluster.lines = True, 0
+    eventually(lambda: supervise(run_id, cluster))
+    eventually(lambda: store.get(run_id).run.status.final)
+    run = store.get(run_id).run
+    assert run.status is RunStatus.FAILED
+    assert "stopped it: ZeroDivisionError" in str(run.message)
+
+
+def test_a_run_that_cannot_be_stopped_keeps_the_slot(
+    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever cannot be done with it: while it works, no other one begins; once it does not, it has failed."""
+    monkeypatch.setattr(runner, "_PATIENCE", 1)
+    monkeypatch.setattr(runner, "_STUMBLED_SECONDS", 0.05)
+    run_id = store.submit(make_run(), "queue").run_id
+    cluster = Cluster(stumbles=10**6)
+    works = {run_id: "a process"}
+    monkeypatch.setattr(cluster, "what_works", works.copy)
+    partings = supervise(run_id, cluster)
+    eventually(lambda: cluster.stumbles < 10**6 - 5)
+    assert store.active_id() == run_id
+    assert not store.get(run_id).run.status.final
+    monkeypatch.setattr(cluster, "what_works", dict)
+    eventually(lambda: partings)
+    run = store.get(run_id).run
+    assert (run.status, run.exit_code) == (RunStatus.FAILED, None)

@@ -2,10 +2,12 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
-from contextlib import closing, suppress
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from service_process import Service
 from nfctl.client import Client
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240), pytest.mark.usefixtures("nextflow", "redis_binary")]
+
+_PATIENCE = 90
 
 
 class Terminal:
@@ -38,7 +42,9 @@ class Terminal:
 
     def read(self, wanted: str | None = None) -> str:
         """All that it says up to these words, or to its end."""
+        deadline = time.monotonic() + _PATIENCE
         while wanted is None or wanted not in self.said:
+            assert select.select([self._screen], [], [], max(0, deadline - time.monotonic()))[0], self.said
             try:
                 self.said += os.read(self._screen, 65_536).decode(errors="replace")
             except OSError:  # nobody writes there any more
@@ -48,11 +54,15 @@ class Terminal:
 
     def close(self) -> None:
         """End what is left in it."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(60)
-        os.close(self._screen)
+        try:
+            if self.process.poll() is None:
+                self.process.terminate()
+                self.read()  # it may wait for somebody who reads
+                self.process.wait(_PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self._screen)
 
 
 def test_one_ctrl_c_ends_the_example_and_the_service(tmp_path: Path) -> None:
@@ -110,7 +120,7 @@ def test_what_can_be_run_and_what_a_run_left(service: Any) -> None:
 
 def test_who_follows_is_told_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, and only after some tries, so that a restart of the service passes in silence."""
-    told: list[int] = []
+    told: list[tuple[int, str]] = []
     tries: list[float] = []
 
     def enough(seconds: float) -> None:
@@ -121,5 +131,5 @@ def test_who_follows_is_told_when_nobody_answers(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("nfctl.client.time.sleep", enough)
     client = Client(f"http://127.0.0.1:{free_port()}", None)
     with pytest.raises(TimeoutError):
-        next(client.follow("run-20260131-000000-abcdef12", away=lambda: told.append(len(tries))))
-    assert told == [2]
+        next(client.follow("run-20260131-000000-abcdef12", away=lambda why: told.append((len(tries), why))))
+    assert told == [(2, "The service does not answer.")]

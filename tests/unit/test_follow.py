@@ -18,8 +18,8 @@ class Told(Client):
         super().__init__("http://127.0.0.1:1", None)
         self._told = frames
 
-    def follow(self, _run_id: str, _since: int = 0, *, away: Callable[[], None] = lambda: None) -> Iterator[Any]:
-        away()
+    def follow(self, _run_id: str, _since: int = 0, *, away: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
+        away("The service does not answer.")
         yield from self._told
 
 

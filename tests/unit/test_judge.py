@@ -75,7 +75,7 @@ def test_the_message_says_why(run: Run, outcome: Outcome, lines: list[str], mess
     assert judge(RunStatus.RUNNING, outcome, scribe_of(run, *lines))[1] == message
 
 
-@pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (143, "SIGTERM"), (130, "SIGINT"), (161, "signal 33")])
+@pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (143, "SIGTERM"), (130, "SIGINT"), (139, "SIGSEGV")])
 def test_a_signal_is_named(run: Run, code: int, name: str) -> None:
     """A run that a signal ended says which; what it happened to print just then is no reason."""
     message = judge(RunStatus.RUNNING, Outcome(code), scribe_of(run, "bye"))[1]

@@ -71,9 +71,20 @@ def expanded(text: str, variables: Mapping[str, str]) -> str:
     return made
 
 
-def test_it_conforms_to_the_restricted_profile(run: Run, settings: Settings) -> None:
+def head_job(run: Run, settings: Settings) -> Json:
+    return manifest.job(manifest.order(run, settings))
+
+
+def log_job(run: Run, settings: Settings) -> Json:
+    return manifest.log_job(run, settings, 10**9)
+
+
+@pytest.mark.parametrize("job", [head_job, log_job])
+def test_it_conforms_to_the_restricted_profile(
+    run: Run, settings: Settings, job: Callable[[Run, Settings], Json]
+) -> None:
     """A namespace that enforces the restricted Pod Security Standard takes the pod."""
-    pod = manifest.job(manifest.order(run, settings))["spec"]["template"]["spec"]
+    pod = job(run, settings)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -115,6 +126,31 @@ def test_names_and_labels_are_legal(run: Run, settings: Settings) -> None:
     # The run's own Job is not one of those that Nextflow leaves behind.
     assert manifest.RUN_NAME_LABEL not in job["metadata"]["labels"]
     assert job["spec"]["template"]["metadata"]["labels"][manifest.RUN_NAME_LABEL] == run.run_id
+
+
+def test_what_prints_the_log_is_no_run(run: Run, settings: Settings) -> None:
+    """Its names and labels are legal, it is taken for no Nextflow, and removed as what one left behind."""
+    job = manifest.log_job(run, settings, 10**9)
+    assert len(job["metadata"]["name"]) <= 63 - len("-abcde")
+    for labels in (job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]):
+        assert manifest.RUN_LABEL not in labels
+        assert labels[manifest.RUN_NAME_LABEL] == run.run_id
+    pod = job["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert [mount["readOnly"] for mount in pod["containers"][0]["volumeMounts"]] == [True]
+
+
+@pytest.mark.parametrize(("first", "printed"), [(1, "one\ntwo\nthree"), (3, "three"), (4, ""), (None, "")])
+def test_the_log_is_printed_from_a_line_on(run: Run, tmp_path: Path, first: int | None, printed: str) -> None:
+    """As it stands on the claim; a run that has none prints none, and that is no failure."""
+    settings = made_settings(tmp_path, WORK_MOUNT_PATH=str(tmp_path))
+    directory = tmp_path / "runs" / run.run_id
+    directory.mkdir(parents=True)
+    if first is not None:
+        (directory / "log").write_text("one\ntwo\nthree")
+    made = manifest.log_job(run, settings, first or 1)["spec"]["template"]["spec"]["containers"][0]["command"]
+    done = subprocess.run(made, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (printed, "")
 
 
 def test_the_secret_belongs_to_the_job(run: Run, settings: Settings) -> None:

@@ -286,7 +286,7 @@ function offered(facts) {
 /** The socket's name for a run in the page's address is understood too. */
 function takeQuery() {
   const runId = new URLSearchParams(location.search).get("run_id");
-  if (runId && !location.hash) window.history.replaceState(null, "", `${location.pathname}#run=${runId}`);
+  if (runId) window.history.replaceState(null, "", location.pathname + (location.hash || `#run=${runId}`));
 }
 
 async function begin() {

@@ -24,6 +24,7 @@ from worker.kube.api import Api, Json
 from worker.kube.follower import Follower, Said, Source
 from worker.kube.patience import Patience, Stopped
 from worker.kube.removal import Removal, has_ended, is_head, is_own
+from worker.kube.salvage import Salvage
 from worker.kube.slot import Grant, Slot, SlotTaken, finished
 from worker.kube.verdict import verdict
 from worker.kube.watch import Watch
@@ -81,6 +82,7 @@ class Carriage:
         self._patience = Patience(api, run.run_id, self._stopping, self._say)
         self._patience.begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._cursors)
         self._removal = Removal(api, namespace, run, self._patience, self._say)
+        self._salvage = Salvage(api, settings, run, self._patience, self._say, cancelled)
         self._watches = self._make_watches()
         self._thread = threading.Thread(target=self._carry, name=f"carriage {run.run_id}", daemon=True)
         self.outcome: Outcome | None = None
@@ -123,12 +125,11 @@ class Carriage:
             if isinstance(item, Said):
                 records += item.records
                 self._cursors = self._cursors | {item.source.key: item.cursor}
-                item_notices = [_gap(item)] if item.gap else []
-            else:
-                item_notices = [item]
-            notices += [notice for notice in item_notices if self._untold(notice)]
-        read = self._read | {key for key, follower in self._followers.items() if follower.done}
-        place = {"logs": self._cursors, "told": list(self._told), "read": sorted(read)}
+                self._read |= {item.source.key} if item.last else set()
+                notices += [_gap(item)] if item.gap else []  # as the lines after it, it comes once
+            elif self._untold(item):
+                notices.append(item)
+        place = {"logs": self._cursors, "told": list(self._told), "read": sorted(self._read)}
         return Chunk(records, place, self._started, notices)
 
     def _untold(self, notice: Notice) -> bool:
@@ -185,9 +186,7 @@ class Carriage:
                     # Another worker that slept may have made one just now, and may never wake.
                     self._removal.job(self._seen.job["metadata"]["uid"], "Foreground")
             self._removal.all_that_is_left(with_head=self._ending)
-            for key in self._unread:  # whoever followed it before was away when its pod went
-                if key not in self._followers:
-                    self._say(_lost_end(key))
+            self._read_what_is_missing()
             self._say(self._judge())
         except Stopped:
             self._stop()  # a follower may have begun after whoever left had stopped the others
@@ -364,7 +363,7 @@ class Carriage:
         status = pod.get("status", {})
         for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
             state = container.get("state", {})
-            begun = "running" in state or "terminated" in state
+            begun = diagnosis.has_begun(container)
             source = Source(pod["metadata"]["name"], container["name"])
             follower = self._followers.get(source.key)
             if follower is None and begun:
@@ -383,6 +382,32 @@ class Carriage:
                 self._started = True
             if follower is not None and ("terminated" in state or gone):
                 follower.container_ended()
+
+    def _read_what_is_missing(self) -> None:
+        """Take what went with a pod before it was read from the claim, which has it too; or say that it is lost."""
+        missing = self._missing()
+        for source, cursor in missing:
+            if not self._salvage.read(source, cursor):
+                self._say(_lost_end(source.key))
+                self._say(Said(source, [], cursor, last=True))
+        if missing:
+            self._removal.all_that_is_left(with_head=self._ending)
+
+    def _missing(self) -> list[tuple[Source, dict[str, Any]]]:
+        """The logs whose ends were not read, and where reading had come to."""
+        followed = [(one.source, one.cursor) for one in self._followers.values() if one.short]
+        # Whoever followed these before was away when their pods went.
+        left = [(Source.of(key), self._cursors[key]) for key in self._unread if key not in self._followers]
+        if not (self._heads or self._cursors or self._ending) and self._may_have_worked():
+            left.append((Source(self._run.job_name, manifest.CONTAINER), {}))  # nobody ever saw its pod
+        return followed + left
+
+    def _may_have_worked(self) -> bool:
+        """Whether there may have been a pod of the run's Job."""
+        if self._grant is None or self._grant.job_uid is None:
+            return False
+        status = self._seen.job.get("status", {}) if self._seen.job else None
+        return status is None or bool(status.get("failed") or status.get("succeeded"))
 
     def _end_job(self) -> None:
         """Let nothing of the run begin any more, and have the Job and its pods go."""
@@ -428,8 +453,6 @@ def _lost_end(key: str) -> Notice:
 
 
 def _gap(said: Said) -> Notice:
-    if not said.records:
-        return _lost_end(said.source.key)
     before = said.records[0].timestamp
     message = f"Some lines of {said.source.key} before {before} are lost: its log was rotated before they were read."
     return Notice(f"gap/{said.source.key}/{before}", "warning", message, "kubernetes")

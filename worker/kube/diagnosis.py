@@ -62,6 +62,18 @@ def head_reason(pod: Json | None, job: Json | None, condition: Json | None) -> s
     return None
 
 
+def has_begun(container: Json) -> bool:
+    """Whether a container's status says that it runs or has run."""
+    state = container.get("state", {})
+    return "running" in state or "terminated" in state
+
+
+def begun(pod: Json, container: str) -> bool:
+    """Whether that container of a pod runs or has run."""
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    return any(status["name"] == container and has_begun(status) for status in statuses)
+
+
 def ended(pod: Json, container: str) -> dict[str, Any] | None:
     """The terminated state of a container: exitCode, reason, finishedAt; None while it has not ended."""
     for status in pod.get("status", {}).get("containerStatuses") or ():

@@ -31,24 +31,31 @@ class Source:
         """What its place is kept under."""
         return f"{self.pod}/{self.container}"
 
+    @classmethod
+    def of(cls, key: str) -> "Source":
+        """The one of that key."""
+        pod, _, container = key.partition("/")
+        return cls(pod, container)
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
     """New lines of a log, and the place after them.
 
-    `gap`: some before them were lost to the log's rotation; without lines, some at the end may have gone with the pod.
+    `gap`: some before them were lost to the log's rotation. `last`: nothing more of it comes.
     """
 
     source: Source
     records: Sequence[Record]
     cursor: dict[str, Any]
     gap: bool = False
+    last: bool = False
 
 
 class Follower:
     """One container's log. `say` takes each piece in order, in the follower's thread, and may block.
 
-    `whole` if it was read to its end before.
+    `whole` if it was read to its end before. `short` is true once lines at its end are gone with the pod, or may be.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Follower:
         whole: bool = False,
     ) -> None:
         self.source = source
+        self.short = False
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/pods/{source.pod}/log"
         self._tail = Tail(cursor)
@@ -88,8 +96,13 @@ class Follower:
 
     @property
     def done(self) -> bool:
-        """Whether all is read."""
+        """Whether all is read that can be."""
         return self._done.is_set()
+
+    @property
+    def cursor(self) -> dict[str, Any]:
+        """Where reading has come to, once it is done."""
+        return self._tail.cursor
 
     def mind(self) -> None:
         """Cut a resumed stream that is silent before the old place was found in it. To be called now and then."""
@@ -118,8 +131,7 @@ class Follower:
             except ClusterRefused as error:
                 # Nothing is left to read, or there never was anything. A kubelet that starts says so too.
                 if last and error.status in (400, 404):
-                    if not self._whole:
-                        self._say(Said(self.source, [], self._tail.cursor, gap=True))
+                    self.short = not self._whole
                     break
                 _log.info("%s", error, extra={"action": "log.refused"})
             except ClusterAway as error:
@@ -134,6 +146,8 @@ class Follower:
             (self._stopping if last else self._ended).wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         if not self._stopping.is_set():
+            if not self.short:
+                self._say(Said(self.source, [], self.cursor, last=True))
             self._done.set()
 
     def _read(self, *, last: bool) -> None:

@@ -25,7 +25,22 @@ RUN_LABEL = "nextflow-controller/run-id"
 RUN_NAME_LABEL = "nextflow.io/runName"
 SESSION_LABEL = "nextflow.io/sessionId"
 GRACE_SECONDS = 120
+LOG_CONTAINER = "log"
+_LOG_SECONDS = 3_600
 _USER = 1000
+_AS_USER = {
+    "runAsNonRoot": True,
+    "runAsUser": _USER,
+    "runAsGroup": _USER,
+    "fsGroup": _USER,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 _FILES = PurePosixPath("/etc/nextflow-run")
 # The API server takes a Secret of a mebibyte, and base64 makes four bytes of three.
 _MOST_BYTES = 700_000
@@ -56,6 +71,9 @@ trap '' TERM
 wait "$keeper" 2> /dev/null || true
 exit "$code"
 """
+
+# A run that printed nothing has no log. What is said about that is no line of it.
+_PRINT = '[ ! -e "$2" ] || exec tail -n "+$1" "$2" 2> /dev/null'
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +164,58 @@ def secret(order: Order, job_uid: str) -> dict[str, Any]:
     }
 
 
+def log_job(run: Run, settings: Settings, first: int) -> dict[str, Any]:
+    """A Job that prints the run's log as the claim has it, from that line on (the first one is 1), and does no more."""
+    marks = {
+        "app.kubernetes.io/name": "nextflow",
+        "app.kubernetes.io/component": "log",
+        "app.kubernetes.io/managed-by": "nextflow-controller",
+        RUN_NAME_LABEL: run.run_id,
+    }
+    log = settings.work_mount_path / "runs" / run.run_id / "log"
+    container = {
+        "name": LOG_CONTAINER,
+        "image": settings.nextflow_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c", _PRINT, "log", str(first), _literal(str(log))],
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+        "securityContext": _CONFINED,
+        "volumeMounts": [{"name": "work", "mountPath": str(settings.work_mount_path), "readOnly": True}],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": log_job_name(run, first), "namespace": settings.nextflow_namespace, "labels": marks},
+        "spec": {
+            "activeDeadlineSeconds": _LOG_SECONDS,
+            "ttlSecondsAfterFinished": _LOG_SECONDS,
+            "template": {
+                "metadata": {"labels": marks},
+                "spec": {
+                    "restartPolicy": "Never",
+                    # Its secrets for the image; it talks to nobody.
+                    "serviceAccountName": settings.nextflow_service_account,
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "terminationGracePeriodSeconds": 1,
+                    "securityContext": _AS_USER,
+                    "containers": [container],
+                    "volumes": [_work(settings)],
+                },
+            },
+        },
+    }
+
+
+def log_job_name(run: Run, first: int) -> str:
+    """What the Job is called that prints the run's log from a line on."""
+    return f"{run.job_name}-log-{first}"
+
+
+def _work(settings: Settings) -> dict[str, Any]:
+    return {"name": "work", "persistentVolumeClaim": {"claimName": settings.work_pvc}}
+
+
 def _pod(order: Order) -> dict[str, Any]:
     run, settings = order.run, order.settings
     return {
@@ -157,17 +227,10 @@ def _pod(order: Order) -> dict[str, Any]:
         # Or Nextflow were process 1 of its own, which a signal does not reach before it is ready to handle it.
         "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": max(settings.cancel_grace_seconds, GRACE_SECONDS),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _AS_USER,
         "containers": [_container(order)],
         "volumes": [
-            {"name": "work", "persistentVolumeClaim": {"claimName": settings.work_pvc}},
+            _work(settings),
             {"name": "files", "secret": {"secretName": run.job_name, "items": list(_items(order))}},
             {"name": "tmp", "emptyDir": {}},
         ],
@@ -197,11 +260,7 @@ def _container(order: Order) -> dict[str, Any]:
             "requests": {"cpu": settings.nextflow_cpu, "memory": settings.nextflow_memory},
             "limits": {"memory": settings.nextflow_memory},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _CONFINED,
         "volumeMounts": [
             {"name": "work", "mountPath": str(mount)},
             {"name": "files", "mountPath": str(_FILES), "readOnly": True},

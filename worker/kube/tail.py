@@ -91,11 +91,18 @@ class Tail:
         # How many lines of the last one's time came in a row: equal lines of one time are told apart by number.
         self._equal = int(cursor.get("equal", 0))
         self._aligning: _Alignment | None = None
+        self.lines: int | None = cursor.get("lines", None if self._marks else 0)
+        """How many there were from the log's first one on; None when some of them are missing."""
 
     @property
     def cursor(self) -> dict[str, Any]:
         """Where the next reader goes on."""
-        return {"marks": [list(mark) for mark in self._marks], "equal": self._equal}
+        return {"marks": [list(mark) for mark in self._marks], "equal": self._equal, "lines": self.lines}
+
+    @property
+    def known(self) -> list[int]:
+        """What the texts of the last lines are known by, the newest at the end."""
+        return [mark[1] for mark in self._marks]
 
     @property
     def since(self) -> str | None:
@@ -131,6 +138,7 @@ class Tail:
         later, self._aligning = self._aligning.later, None
         for line in later:
             self._remember(line)
+        self.lines = None
         return later
 
     @property
@@ -141,6 +149,8 @@ class Tail:
     def _remember(self, line: Line) -> None:
         self._equal = self._equal + 1 if self._marks and self._marks[-1][0] == line.timestamp else 1
         self._marks.append(line.mark)
+        if self.lines is not None:
+            self.lines += 1
 
 
 class _Alignment:

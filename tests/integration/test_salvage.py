@@ -1,0 +1,208 @@
+"""Lines that went with their pod before they were read: they come from the claim, or are told as lost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fake_kubernetes import Ended
+from kube_lab import Follow, Lab, eventually, numbered
+
+from worker.kube import salvage
+from worker.kube.manifest import CONTAINER
+
+LINES = numbered(105)
+
+
+def left_behind(lab: Lab, *lines: str) -> Mapping[str, Any]:
+    """A run whose worker leaves after these lines, and whose Job and pod are deleted then; returns the place."""
+    first = lab.carry()
+    head = lab.head()
+    eventually(lambda: first.started)
+    lab.fake.write(head, *lines)
+    eventually(lambda: first.texts == list(lines))
+    place = first.place
+    first.leave()
+    lab.fake.write(head, *LINES[len(lines) :])
+    lab.fake.remove("jobs", lab.job)
+    lab.fake.remove("pods", head)
+    return place
+
+
+def lost(*follows: Follow) -> list[str]:
+    return [notice.message for follow in follows for notice in follow.notices if "may be lost" in notice.message]
+
+
+@pytest.mark.parametrize("read", [0, 1, 5, 40])
+def test_they_come_from_the_claim(lab: Lab, read: int) -> None:
+    """Each once and in order, as if they had been read from their own pod, and nothing is left of what read them."""
+    place = left_behind(lab, *LINES[:read])
+    second = lab.carry(place)
+    first = lab.print_log(*LINES)
+    second.end()
+    assert first == max(read - 16, 0) + 1
+    assert second.texts == LINES[read:]
+    assert {record.container for record in second.records} == {CONTAINER}
+    assert lost(second) == []
+    assert [notice.level for notice in second.notices if "claim has the rest" in notice.message] == ["warning"]
+    assert lab.fake.all("jobs") == lab.fake.all("pods") == []
+
+
+def test_a_log_that_could_not_be_read_in_time(lab: Lab) -> None:
+    """The run's own worker was there all the time, but the API server gave no log until the pod was gone."""
+    follow = lab.carry()
+    head = lab.head()
+    lab.fake.write(head, *LINES[:5])
+    eventually(lambda: follow.texts == LINES[:5])
+    fault = lab.fake.answer(503, pattern=f"/{head}/log", times=1e9)
+    lab.fake.cut("/log")
+    eventually(lambda: not lab.fake.open_streams("/log"))
+    lab.fake.write(head, *LINES[5:])
+    lab.fake.end_container(head, 0)
+    lab.fake.finish_job(lab.job, "Complete", "CompletionsReached", "x")
+    lab.fake.remove("pods", head)
+    lab.fake.mend(fault)
+    lab.print_log(*LINES)
+    assert follow.end().code == 0
+    assert follow.texts == LINES
+    assert lost(follow) == []
+
+
+def test_another_worker_goes_on_in_the_middle_of_it(lab: Lab) -> None:
+    """From wherever one has come to in what is read from the claim, the next one reads the rest."""
+    second = lab.carry(left_behind(lab, *LINES[:20]))
+    lab.print_log(*LINES[:60], end=False)
+    eventually(lambda: second.texts == LINES[20:60])
+    place = second.place
+    second.leave()
+    third = lab.carry(place)
+    assert lab.print_log(*LINES) == 60 - 16 + 1
+    third.end()
+    assert third.texts == LINES[60:]
+    assert lost(second, third) == []
+
+
+def test_a_stream_that_is_cut_again_and_again(lab: Lab) -> None:
+    """The log of what reads the claim is followed like any other."""
+    place = left_behind(lab, *LINES[:5])
+    lab.fake.log_cuts = [(size, Ended) for size in (200, 900, 300, 700, 1500, 400, 2000)]
+    second = lab.carry(place)
+    lab.print_log(*LINES)
+    second.end()
+    assert second.texts == LINES[5:]
+    assert lost(second) == []
+
+
+def test_lines_that_nobody_knows_are_not_guessed_at(lab: Lab) -> None:
+    """When the claim has something else where the last lines should be, nothing is taken from it."""
+    place = left_behind(lab, *LINES[:5])
+    second = lab.carry(place)
+    lab.print_log(*numbered(105, 1001))
+    second.end()
+    assert second.texts == []
+    assert len(lost(second)) == 1
+
+
+def test_a_claim_without_the_log(lab: Lab) -> None:
+    """What had been read is more than is there."""
+    place = left_behind(lab, *LINES[:5])
+    second = lab.carry(place)
+    lab.print_log()
+    second.end()
+    assert second.texts == []
+    assert len(lost(second)) == 1
+
+
+def test_a_log_with_a_hole(lab: Lab) -> None:
+    """Lines before were lost to a rotation, so that nobody knows how many there were: the claim is not asked."""
+    place = left_behind(lab, *LINES[:5])
+    logs = {key: {**cursor, "lines": None} for key, cursor in place["logs"].items()}
+    second = lab.carry({**place, "logs": logs})
+    second.end()
+    assert len(lost(second)) == 1
+    assert lab.fake.all("jobs") == []
+
+
+@pytest.mark.parametrize("code", [1, 137])
+def test_a_reader_that_fails(lab: Lab, code: int) -> None:
+    """What it gave is kept, and that there may be more is told."""
+    place = left_behind(lab, *LINES[:5])
+    second = lab.carry(place)
+    lab.print_log(*LINES[:50], code=code)
+    second.end()
+    assert second.texts == LINES[5:50]
+    assert len(lost(second)) == 1
+
+
+def test_no_node_takes_the_reader(lab: Lab) -> None:
+    """After a while the run ends without those lines, and says so once, whoever ends it."""
+    place = left_behind(lab, *LINES[:5])
+    second = lab.carry(place)
+    second.end()
+    third = lab.carry(second.place)
+    third.end()
+    assert len(lost(second, third)) == 1
+    assert lab.fake.all("jobs") == []
+
+
+def test_a_reader_that_is_refused_for_a_while(lab: Lab) -> None:
+    """A quota that is full now may have room in a moment."""
+    place = left_behind(lab, *LINES[:5])
+    lab.fake.answer(403, pattern=r"/jobs$", times=5)
+    second = lab.carry(place)
+    lab.print_log(*LINES)
+    second.end()
+    assert second.texts == LINES[5:]
+
+
+def test_who_cancels_does_not_wait_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node takes the reader, and somebody wants the run's end."""
+    monkeypatch.setattr(salvage, "_PATIENCE_SECONDS", 1e9)
+    place = left_behind(lab, *LINES[:5])
+    second = lab.carry(place)
+    eventually(lambda: lab.fake.all("jobs"))
+    second.cancel()
+    second.end()
+    assert len(lost(second)) == 1
+
+
+def test_a_run_that_nobody_ever_saw_at_work(lab: Lab) -> None:
+    """Its worker was killed as it let the Job go, and all is over when the next one comes: the claim has its log."""
+    first = lab.carry()
+    eventually(lab.job_at_work)
+    first.leave()
+    lab.fake.remove("jobs", lab.job)
+    second = lab.carry()
+    assert lab.print_log(*LINES) == 1
+    second.end()
+    assert second.texts == LINES
+    assert lost(second) == []
+
+
+def test_a_worker_that_stops_leaves_the_rest_to_the_next(lab: Lab) -> None:
+    """Nothing is told as lost by one that only has to go."""
+    place = left_behind(lab, *LINES[:5])
+    second = lab.carry(place)
+    [before] = eventually(lambda: lab.fake.all("jobs"))
+    second.leave()
+    third = lab.carry(second.place)
+    eventually(lambda: [job for job in lab.fake.all("jobs") if job["metadata"]["uid"] != before["metadata"]["uid"]])
+    lab.print_log(*LINES)
+    third.end()
+    assert third.texts == LINES[5:]
+    assert lost(second, third) == []
+
+
+def test_bytes_that_are_no_text(lab: Lab) -> None:
+    """They are told as replaced, and what is known of the line before them is enough."""
+    first = lab.carry()
+    head = lab.head()
+    lab.fake.write(head, "one", b"\xff\xfe")
+    eventually(lambda: len(first.texts) == 2)
+    place = first.place
+    first.leave()
+    lab.fake.remove("jobs", lab.job)
+    lab.fake.remove("pods", head)
+    second = lab.carry(place)
+    lab.print_log("one", b"\xff\xfe", "three")
+    second.end()
+    assert second.texts == ["three"]

@@ -1,0 +1,64 @@
+"""Why a viewer in the terminal is not served just now, in the service's own words."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import websocket
+
+from nfctl.client import Client, Unreachable
+
+
+class Closing:
+    """A socket that the service closes at once."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def recv_data(self) -> tuple[int, bytes]:
+        return websocket.ABNF.OPCODE_CLOSE, self._data
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise websocket.WebSocketBadStatusException("Handshake status %d %s", 503)
+
+
+def closing(data: bytes) -> Callable[..., Any]:
+    return lambda *_, **__: Closing(data)
+
+
+def redis_is_away(*_: Any, **__: Any) -> Any:
+    raise Unreachable("Redis does not answer.")
+
+
+@pytest.mark.parametrize(
+    ("connect", "call", "why"),
+    [
+        (closing(b"\x03\xf5Too many sockets are open."), None, "Too many sockets are open."),
+        (closing(b""), None, "The service does not answer."),
+        (refuse, lambda *_: {}, "The service takes no more viewers just now."),
+        (refuse, redis_is_away, "Redis does not answer."),
+    ],
+)
+def test_it_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, connect: Callable[..., Any], call: Callable[..., Any] | None, why: str
+) -> None:
+    """Once, after some tries."""
+    client = Client("http://127.0.0.1:1", None)
+    tries: list[float] = []
+    told: list[str] = []
+
+    def enough(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 10:
+            raise TimeoutError
+
+    monkeypatch.setattr("nfctl.client.time.sleep", enough)
+    monkeypatch.setattr(websocket, "create_connection", connect)
+    monkeypatch.setattr(client, "call", call)
+    with pytest.raises(TimeoutError):
+        next(client.follow("run-20260131-000000-abcdef12", away=told.append))
+    assert told == [why]

@@ -16,7 +16,7 @@ from shared.runs import Run, RunStatus, new_run_id, new_session_id
 from shared.settings import Settings
 from shared.store import Store
 from web.app import create_app
-from worker.kube import carriage, follower, patience, salvage, watch
+from worker.kube import carriage, follower, patience, salvage, telling, watch
 
 T = TypeVar("T")
 MakeRun = Callable[..., Run]
@@ -93,7 +93,8 @@ def lab(tmp_path: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> I
     for module in (follower, patience, watch):
         monkeypatch.setattr(module, "_FIRST_PAUSE", 0.02)
         monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(carriage, "_PULSE_SECONDS", 0.05)
+    for module in (carriage, telling):
+        monkeypatch.setattr(module, "_PULSE_SECONDS", 0.05)
     monkeypatch.setattr(salvage, "_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(salvage, "_PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr(salvage, "_HURRIED_SECONDS", 0.2)

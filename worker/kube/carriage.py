@@ -4,12 +4,11 @@ One thread acts: it takes in what the watches see, calls the API server, and rep
 works, for as long as the run lasts. Whoever iterates over `chunks` is never held up by the cluster.
 """
 
-import logging
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,7 @@ from typing import Any
 from shared.errors import CannotStart, ClusterRefused
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
-from worker.cluster import Chunk, Notice, Outcome, Record
+from worker.cluster import Chunk, Notice, Outcome
 from worker.kube import diagnosis, manifest
 from worker.kube.api import Api, Json
 from worker.kube.follower import Follower, Said, Source
@@ -26,16 +25,13 @@ from worker.kube.patience import Patience, Stopped
 from worker.kube.removal import Removal, has_ended, is_head, is_own
 from worker.kube.salvage import Salvage
 from worker.kube.slot import Grant, Slot, SlotTaken, finished
+from worker.kube.telling import Telling, lost_end
 from worker.kube.verdict import verdict
 from worker.kube.watch import Watch
 
 _PULSE_SECONDS = 0.2
-_GATHER_SECONDS = 0.02
-_GATHER_MOST = 64
 _LATE_SECONDS = 60.0
-_NOTICES = 500
 _STRANGE = 100
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -64,14 +60,11 @@ class Carriage:
         self._job = f"{self._jobs}/{run.job_name}"
         self._secrets = f"/api/v1/namespaces/{namespace}/secrets"
         self._slot = Slot(api, namespace)
-        self._cursors: dict[str, Any] = dict(place.get("logs", {}))
-        self._read = set(place.get("read", ()))
-        self._unread = [key for key in self._cursors if key not in self._read]
-        self._told: dict[str, None] = dict.fromkeys(place.get("told", ()))
+        self._telling = Telling(place)
+        self._unread = [key for key in self._telling.cursors if key not in self._telling.read]
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._outbox: queue.Queue[Said | Notice | Outcome | Exception] = queue.Queue(maxsize=256)
-        self._stopping = threading.Event()
-        self._started = False
+        self._stopping = self._telling.stopping
+        self._say = self._telling.say
         self._seen = _Seen()
         self._heads: dict[str, Json] = {}
         self._followers: dict[str, Follower] = {}
@@ -80,64 +73,24 @@ class Carriage:
         self._ending, self._ending_at = False, 0.0
         self._looked = False
         self._patience = Patience(api, run.run_id, self._stopping, self._say)
-        self._patience.begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._cursors)
+        self._patience.begun = run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN) or bool(self._telling.cursors)
         self._removal = Removal(api, namespace, run, self._patience, self._say)
-        self._salvage = Salvage(api, settings, run, self._patience, self._say, cancelled)
+        self._salvage = Salvage(api, settings, run, self._patience, self._telling, cancelled)
         self._watches = self._make_watches()
         self._thread = threading.Thread(target=self._carry, name=f"carriage {run.run_id}", daemon=True)
-        self.outcome: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended, once `chunks` is exhausted."""
+        return self._telling.outcome
 
     def chunks(self) -> Iterator[Chunk]:
         """See `Cluster.follow`."""
         self._thread.start()
         try:
-            while self.outcome is None:
-                said = self._gather()
-                yield self._chunk(said)
-                if any(isinstance(item, Said) for item in said):
-                    self._stopping.wait(_GATHER_SECONDS)
+            yield from self._telling.chunks()
         finally:
             self._stop()
-
-    # What follows runs in the thread of whoever iterates.
-
-    def _gather(self) -> list[Said | Notice]:
-        found: list[Said | Notice] = []
-        try:
-            item = self._outbox.get(timeout=_PULSE_SECONDS)
-            while True:
-                if isinstance(item, Exception):
-                    raise item
-                if isinstance(item, Outcome):
-                    self.outcome = item
-                    return found
-                found.append(item)
-                if len(found) == _GATHER_MOST:
-                    return found
-                item = self._outbox.get_nowait()
-        except queue.Empty:
-            return found
-
-    def _chunk(self, said: Sequence[Said | Notice]) -> Chunk:
-        records: list[Record] = []
-        notices: list[Notice] = []
-        for item in said:
-            if isinstance(item, Said):
-                records += item.records
-                self._cursors = self._cursors | {item.source.key: item.cursor}
-                self._read |= {item.source.key} if item.last else set()
-                notices += [_gap(item)] if item.gap else []  # as the lines after it, it comes once
-            elif self._untold(item):
-                notices.append(item)
-        place = {"logs": self._cursors, "told": list(self._told), "read": sorted(self._read)}
-        return Chunk(records, place, self._started, notices)
-
-    def _untold(self, notice: Notice) -> bool:
-        # Lines that are lost are never passed over.
-        if notice.key in self._told or (len(self._told) >= _NOTICES and not notice.key.startswith("gap/")):
-            return False
-        self._told[notice.key] = None
-        return True
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -146,7 +99,7 @@ class Carriage:
         for follower in self._followers.values():
             follower.stop()
 
-    # What follows runs in the carriage's own thread, but for what the watches and followers put into its boxes.
+    # What follows runs in the carriage's own thread, but for what the watches put into its box.
 
     def _make_watches(self) -> list[Watch]:
         def told(take: Callable[[Json, bool], None]) -> Callable[[Json, bool], None]:
@@ -191,7 +144,8 @@ class Carriage:
         except Stopped:
             self._stop()  # a follower may have begun after whoever left had stopped the others
         except Exception as error:  # told to whoever iterates, who knows what to do
-            self._say_last(error)
+            with suppress(Stopped):
+                self._say(error)
 
     def _mind_the_end(self) -> None:
         """Say so when a head pod takes much longer to go than it was given."""
@@ -371,15 +325,15 @@ class Carriage:
                     self._api,
                     self._settings.nextflow_namespace,
                     source,
-                    self._cursors.get(source.key),
-                    self._relay,
-                    whole=source.key in self._read,
+                    self._telling.cursors.get(source.key),
+                    self._telling.relay,
+                    whole=source.key in self._telling.read,
                 )
                 # A copy, as whoever iterates may be stopping all of them just now.
                 self._followers = self._followers | {source.key: follower}
                 follower.start()
             if begun and container["name"] == manifest.CONTAINER:
-                self._started = True
+                self._telling.started = True
             if follower is not None and ("terminated" in state or gone):
                 follower.container_ended()
 
@@ -388,7 +342,7 @@ class Carriage:
         missing = self._missing()
         for source, cursor in missing:
             if not self._salvage.read(source, cursor):
-                self._say(_lost_end(source.key))
+                self._say(lost_end(source.key))
                 self._say(Said(source, [], cursor, last=True))
         if missing:
             self._removal.all_that_is_left(with_head=self._ending)
@@ -397,8 +351,8 @@ class Carriage:
         """The logs whose ends were not read, and where reading had come to."""
         followed = [(one.source, one.cursor) for one in self._followers.values() if one.short]
         # Whoever followed these before was away when their pods went.
-        left = [(Source.of(key), self._cursors[key]) for key in self._unread if key not in self._followers]
-        if not (self._heads or self._cursors or self._ending) and self._may_have_worked():
+        left = [(Source.of(key), self._telling.cursors[key]) for key in self._unread if key not in self._followers]
+        if not (self._heads or self._telling.cursors or self._ending) and self._may_have_worked():
             left.append((Source(self._run.job_name, manifest.CONTAINER), {}))  # nobody ever saw its pod
         return followed + left
 
@@ -421,38 +375,6 @@ class Carriage:
     def _judge(self) -> Outcome:
         seen, granted = self._seen.job, self._grant is None or not self._grant.cancelled
         cancelled = self._ending or not (granted or self._heads)
-        outcome = verdict(self._heads.values(), seen, cancelled=cancelled, started=self._started)
-        self._started = self._started or outcome.code is not None
+        outcome = verdict(self._heads.values(), seen, cancelled=cancelled, started=self._telling.started)
+        self._telling.started = self._telling.started or outcome.code is not None
         return outcome
-
-    def _say(self, item: Said | Notice | Outcome | Exception) -> None:
-        """Hand over to whoever iterates; waits while they are busy. Raises Stopped when they have left."""
-        while True:
-            if self._stopping.is_set():
-                raise Stopped
-            try:
-                self._outbox.put(item, timeout=_PULSE_SECONDS)
-            except queue.Full:
-                continue
-            return
-
-    def _relay(self, said: Said) -> None:
-        with suppress(Stopped):  # nobody keeps it, so whoever follows next reads it again
-            self._say(said)
-
-    def _say_last(self, error: Exception) -> None:
-        try:
-            self._say(error)
-        except Stopped:
-            _log.info("%s", error, extra={"action": "carriage.left", "run_id": self._run.run_id})
-
-
-def _lost_end(key: str) -> Notice:
-    message = f"Lines at the end of {key} may be lost: its pod was gone before they were read."
-    return Notice(f"gap/{key}/end", "warning", message, "kubernetes")
-
-
-def _gap(said: Said) -> Notice:
-    before = said.records[0].timestamp
-    message = f"Some lines of {said.source.key} before {before} are lost: its log was rotated before they were read."
-    return Notice(f"gap/{said.source.key}/{before}", "warning", message, "kubernetes")

@@ -7,7 +7,6 @@ there, and its log is followed like any other.
 import logging
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,17 +17,18 @@ from worker.cluster import Notice, Record
 from worker.kube import diagnosis, manifest
 from worker.kube.api import Api, Json
 from worker.kube.follower import Follower, Said, Source
-from worker.kube.patience import Patience, Stopped
+from worker.kube.patience import Patience
 from worker.kube.tail import Line, Tail
+from worker.kube.telling import Telling
 
-_PAUSE_SECONDS = 0.2
+_PAUSE_SECONDS = 0.5
 # A node that was short of something takes no pod for some minutes.
 _PATIENCE_SECONDS, _HURRIED_SECONDS = 600.0, 60.0
 _log = logging.getLogger(__name__)
 
 
 class Salvage:
-    """For one run. `say` takes the lines, as if they had been read from their own pod; `hurried`: its end is wanted."""
+    """For one run. Its lines are told as if they had been read from their own pod; `hurried`: its end is wanted."""
 
     def __init__(
         self,
@@ -36,14 +36,14 @@ class Salvage:
         settings: Settings,
         run: Run,
         patience: Patience,
-        say: Callable[[Said | Notice], None],
+        telling: Telling,
         hurried: Callable[[], bool],
     ) -> None:
         self._api = api
         self._settings = settings
         self._run = run
         self._patience = patience
-        self._say = say
+        self._telling = telling
         self._hurried = hurried
         self._jobs = f"/apis/batch/v1/namespaces/{settings.nextflow_namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{settings.nextflow_namespace}/pods"
@@ -54,11 +54,11 @@ class Salvage:
         They are not to be had when the claim, or a node for the pod that reads it, is not there for ten minutes (a
         minute when hurried), and not to be placed when others before them are missing.
         """
-        rest = _Rest(source, Tail(dict(cursor)), self._say)
+        rest = _Rest(source, Tail(dict(cursor)), self._telling.relay)
         if rest.first is None or source.container != manifest.CONTAINER:
             return False
         message = f"{source.pod} was gone before the end of its log was read; the claim has the rest."
-        self._say(Notice(f"salvage/{source.key}", "warning", message, "kubernetes"))
+        self._telling.say(Notice(f"salvage/{source.key}", "warning", message, "kubernetes"))
         pod = self._begun(rest.first)
         if pod is None:
             return False
@@ -77,7 +77,7 @@ class Salvage:
             follower.stop()
         whole = code == 0 and not follower.short and rest.fits
         if whole:
-            self._say(Said(source, [], rest.cursor, last=True))
+            self._telling.say(Said(source, [], rest.cursor, last=True))
         return whole
 
     def _begun(self, first: int) -> Json | None:
@@ -124,10 +124,10 @@ class Salvage:
 class _Rest:
     """What is printed of a log: first some lines that are known, so that it is sure to be the place, then the rest."""
 
-    def __init__(self, source: Source, tail: Tail, say: Callable[[Said | Notice], None]) -> None:
+    def __init__(self, source: Source, tail: Tail, relay: Callable[[Said], None]) -> None:
         self._source = source
         self._tail = tail
-        self._say = say
+        self._relay = relay
         self._known = tail.known
         self.first = None if tail.lines is None else tail.lines - len(self._known) + 1
         """The number of the first line to print."""
@@ -151,8 +151,7 @@ class _Rest:
         for record in records:
             self._tail.take(Line(record.timestamp, record.text.encode()))
         own = [replace(record, pod=self._source.pod, container=self._source.container) for record in records]
-        with suppress(Stopped):  # nobody keeps it, so whoever follows next reads it again
-            self._say(Said(self._source, own, self.cursor, said.gap))
+        self._relay(Said(self._source, own, self.cursor, said.gap))
 
     def _is_new(self, record: Record) -> bool:
         if not self._known:

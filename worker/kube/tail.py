@@ -138,7 +138,8 @@ class Tail:
         later, self._aligning = self._aligning.later, None
         for line in later:
             self._remember(line)
-        self.lines = None
+        if later:
+            self.lines = None
         return later
 
     @property

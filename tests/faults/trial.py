@@ -356,6 +356,7 @@ class _MemoryWatch:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._peak = 0.0
+        self._failure: Exception | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -369,13 +370,20 @@ class _MemoryWatch:
 
     def peak(self) -> float:
         """The most that any of them ever had, in MiB."""
+        if self._failure is not None:
+            raise self._failure
         self._look()
         return self._peak
 
     def _watch(self) -> None:
         while not self._over.wait(1):
-            with suppress(AssertionError, OSError):  # it is stopped just now, and perhaps started again
+            try:
                 self._look()
+            except (AssertionError, OSError):  # it is stopped just now, and perhaps started again
+                pass
+            except Exception as error:  # told to whoever asks
+                self._failure = error
+                return
 
     def _look(self) -> None:
         self._peak = max([self._peak, *self._service.peak_memory().values()])

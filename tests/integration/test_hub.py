@@ -269,6 +269,45 @@ def test_who_follows_is_led_on_from_the_middle_of_a_delivery(
     assert last == [[1, 2, 3]] * 6
 
 
+def test_who_follows_into_a_run_whose_beginning_is_gone_is_told(
+    talk: Talk, watch: Watch, hub: Hub, feed: Feed, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So much was said before it came there that the first events are no longer kept: it has to connect again."""
+    first = talk.begin()
+    hub.notice()
+    watcher = watch()
+    eventually(lambda: watcher.ids(first) == [1])
+    read = feed.read
+
+    def without_the_first(run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
+        return [event for event in read(run_id, after, most) if run_id == first or event[0] > 2]
+
+    monkeypatch.setattr(feed, "read", without_the_first)
+    monkeypatch.setattr(hub, "_relay", lambda _: None)  # nor was it there when they came
+    talk.end()
+    talk.begin()
+    talk.say("two", "three", "four")
+    eventually(lambda: watcher.closed)
+    assert watcher.closed == [(1013, hub_module.TOO_SLOW)]
+    assert watcher.ids(first) == [1, 2, 3]
+    assert watcher.ids(talk.run_id) == []
+
+
+def test_a_viewer_that_falls_behind_is_caught_up_by_one_thread(
+    talk: Talk, watch: Watch, hub: Hub, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when two deliveries find at once that it has."""
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    eventually(lambda: watcher.ids(run_id) == [1])
+    eventually(lambda: watcher.viewer in hub._live(run_id))
+    begun: list[Viewer] = []
+    monkeypatch.setattr(hub, "_in_thread", begun.append)
+    for _ in range(2):
+        hub._let_catch_up([watcher.viewer])
+    assert begun == [watcher.viewer]
+
+
 def test_a_late_message_of_an_earlier_run_leads_nobody_back(
     talk: Talk, watch: Watch, hub: Hub, eventually: Eventually
 ) -> None:

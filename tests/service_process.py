@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -64,16 +64,20 @@ class Service:
     def _launch(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.output.open("wb") as output:
-            self._parent = subprocess.Popen(
-                [sys.executable, "-m", "nfctl", "up"],
-                cwd=self.data_dir,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # Whoever runs the tests in the background ignores Ctrl-C, and so would all that they start.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
+            self._parent = self.up(subprocess.DEVNULL, output)
+
+    def up(self, stdin: int, output: int | IO[bytes], *arguments: str) -> subprocess.Popen[bytes]:
+        """`nfctl up` itself, for whoever minds it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "nfctl", "up", *arguments],
+            cwd=self.data_dir,
+            env=self.environment,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            # Whoever runs the tests in the background ignores Ctrl-C, and so would all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the parent a signal and wait for its end."""

@@ -4,8 +4,6 @@ import os
 import pty
 import select
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -28,15 +26,7 @@ class Terminal:
     def __init__(self, service: Service, *arguments: str) -> None:
         service.data_dir.mkdir(parents=True)
         self._screen, inside = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "nfctl", "up", *arguments],
-            cwd=service.data_dir,
-            env=service.environment,
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        self.process = service.up(inside, inside, *arguments)
         os.close(inside)
         self.said = ""
 

@@ -1,18 +1,16 @@
 """`nfctl`: the commands that people type."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import click
-import yaml
 
 from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
 from nfctl.follow import INTERRUPTED, follow_run
+from nfctl.request import named, parameters, workflows
 from nfctl.service import CannotServe, local_url
 from nfctl.tools import ToolMissing
 from nfctl.up import serve
@@ -134,79 +132,13 @@ def run(
 ) -> None:
     """Run PIPELINE: a path, a name in the catalog, owner/repository, or a Git URL."""
     request: dict[str, Any] = {
-        "pipeline": _named(pipeline, session.client),
-        "parameters": _parameters(params, params_file),
+        "pipeline": named(pipeline, session.client),
+        "parameters": parameters(params, params_file),
         "when_busy": when_busy,
         "triggered_by": "nfctl",
     }
     request |= {name: value for name, value in (("revision", revision), ("profile", profile)) if value is not None}
     _submit(session, request, follow)
-
-
-def _named(pipeline: str, client: Client) -> str:
-    """The pipeline as the service can find it: what lies on this machine by its absolute path."""
-    if not pipeline:
-        raise click.BadParameter("PIPELINE is empty.")
-    path = Path(os.path.expanduser(pipeline))  # noqa: PTH111 - unlike Path's, it takes a user that there is not
-    if path.exists():
-        return str(path.absolute())
-    looks_local = pipeline.startswith(("/", "./", "../", "~"))
-    # On a cluster a path is one of the work claim's, which this machine need not have.
-    if looks_local and _is_here(client.url) and client.call("GET", "/about")["runner"] == "local":
-        raise click.BadParameter(f"{path.absolute()} does not exist.")
-    if "/" not in pipeline and pipeline not in (names := [row["pipeline"] for row in _workflows(client)]):
-        there_are = f" (there are {', '.join(names)})" if names else ""
-        click.echo(f"No example is called {pipeline}{there_are}; Nextflow looks for nextflow-io/{pipeline}.", err=True)
-    return pipeline
-
-
-def _workflows(client: Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.call("GET", "/catalog")["workflows"]
-    return found
-
-
-def _is_here(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-
-
-class _YamlLoader(yaml.SafeLoader):
-    """YAML as JSON knows it: a date stays the text that it is."""
-
-
-_YamlLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _parameters(params: tuple[str, ...], params_file: Path | None) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    if params_file is not None:
-        try:
-            text = params_file.read_text(encoding="utf-8")
-            if params_file.suffix == ".json":
-                loaded = json.loads(text, parse_constant=_no_constant)
-            else:
-                loaded = yaml.load(text, _YamlLoader)  # noqa: S506 - a SafeLoader
-            json.dumps(loaded, allow_nan=False)
-        except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-            raise click.BadParameter(f"{params_file} cannot be sent as JSON: {error}") from error
-        if not isinstance(loaded, dict):
-            raise click.BadParameter(f"{params_file} must hold an object of parameters.")
-        values |= loaded
-    for param in params:
-        key, equals, text = param.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{param!r} is not KEY=VALUE.")
-        try:
-            values[key] = json.loads(text, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            values[key] = text
-    return values
 
 
 def _submit(session: Session, request: dict[str, Any], follow: bool) -> None:
@@ -291,7 +223,7 @@ def history(session: Session, limit: int, wanted: str | None) -> None:
 @click.pass_obj
 def catalog(session: Session) -> None:
     """List the examples: pipelines that can be run by name."""
-    found = _workflows(session.client)
+    found = workflows(session.client)
     session.answer(found, show.table(found, [("pipeline", "PIPELINE"), ("description", "DESCRIPTION")]))
 
 

@@ -19,7 +19,11 @@ _CODE_BYTES = 2  # of a Close frame: RFC 6455, section 5.5.1
 
 
 class Refused(Exception):
-    """The service said no; the message is its own."""
+    """The service said no; the message is its own. `passing` if it may say yes in a moment."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class Unreachable(Exception):
@@ -102,6 +106,10 @@ class Client:
             self.call("GET", f"/runs/{run_id}")
         except Unreachable as error:
             return str(error)
+        except Refused as error:
+            if not error.passing:
+                raise
+            return str(error)
         return "The service takes no more viewers just now."
 
     def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
@@ -120,7 +128,8 @@ class Client:
         if response.status_code == 401:
             given = "The token that was given is not one of its own. " if self._headers else ""
             raise Refused(f"The service at {self.url} wants a token. {given}Set NFCTL_TOKEN, or use --token.")
-        raise Refused(_detail(response))
+        # Too many calls, or something between here and the service that does not reach it just now.
+        raise Refused(_detail(response), passing=response.status_code == 429 or response.status_code >= 500)
 
 
 def _detail(response: httpx.Response) -> str:

@@ -164,19 +164,21 @@ class Lab:
         return name
 
     def print_log(self, *lines: str | bytes, code: int = 0, end: bool = True) -> int:
-        """Wait for a Job that prints the run's log, and have its pod do so: as many of these lines as it asks for.
+        """Wait for a Job that prints the run's log, and have its pod do so, as if these were all its lines.
 
-        Returns the number of the first of them.
+        Returns after how many bytes it begins.
         """
         job = eventually(self._job_that_prints)
         assert job is not None
-        first = int(job["spec"]["template"]["spec"]["containers"][0]["command"][-2])
+        start = int(job["spec"]["template"]["spec"]["containers"][0]["command"][-2]) - 1
+        whole = b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
+        printed = whole[start:].split(b"\n")[:-1]
         pod = job["metadata"]["name"] + "-x"
         self.fake.start_pod(pod, {"job-name": job["metadata"]["name"]}, container=manifest.LOG_CONTAINER, owner=job)
-        self.fake.write(pod, *lines[first - 1 :], container=manifest.LOG_CONTAINER)
+        self.fake.write(pod, str(len(whole)), *printed, container=manifest.LOG_CONTAINER)
         if end:
             self.fake.end_container(pod, code, container=manifest.LOG_CONTAINER)
-        return first
+        return start
 
     def _job_that_prints(self) -> Json | None:
         """One that has no pod yet."""

@@ -55,7 +55,7 @@ class Viewer:
     """One socket and where it stands: the run it sees, and the last event of it that was written.
 
     `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
-    its client is still there. `continues` is true when no later event of the run may be missing.
+    its client is still there. No event after its cursor may be missing.
     """
 
     outbox: Outbox
@@ -64,7 +64,6 @@ class Viewer:
     run_id: str | None
     cursor: int
     follows: bool
-    continues: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -180,16 +179,12 @@ class Hub:
         last_id = self._feed.last_id(viewer.run_id)
         while viewer.cursor < last_id:
             page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
-            if not page:  # their time is over
-                viewer.cursor = last_id
-                break
+            if not page or page[0][0] > viewer.cursor + 1:
+                raise Stalled  # what it should have next is no longer kept
             self._write_page(viewer, page)
         return last_id
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
-        if viewer.continues and page[0][0] > viewer.cursor + 1:
-            raise Stalled  # what it should have next is no longer kept
-        viewer.continues = True
         for number, frame in page:
             while not viewer.outbox.offer(text_frame(frame), most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()
@@ -202,7 +197,7 @@ class Hub:
                 return True
             if viewer.follows and viewer.run_id != self.current:
                 if current == self.current:
-                    viewer.run_id, viewer.cursor, viewer.continues = self.current, 0, True
+                    viewer.run_id, viewer.cursor = self.current, 0
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
@@ -377,7 +372,7 @@ class Hub:
                 self._leave_channel(viewer)
                 # One that a delivery has not come to yet reads on by itself, and follows when it has all.
                 if before is not None and viewer.cursor >= before.cursor:
-                    viewer.run_id, viewer.cursor, viewer.continues = run_id, 0, True
+                    viewer.run_id, viewer.cursor = run_id, 0
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)

@@ -103,6 +103,8 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         cursor = 0  # an id of an earlier run: all of this one is new to the client
     elif cursor > last_id and RunStatus(shown["status"]).final:
         cursor = last_id - 1  # Redis has lost what the client saw, and nothing comes any more but the end
+    # What is no longer kept is told by the snapshot's `first_id`; from there on nothing may be missing.
+    cursor = max(cursor, shown["first_id"] - 1)
     body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
     connection.outbox.offer(text_frame(events.with_id(body, None)))
     return Viewer(
@@ -112,5 +114,4 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         run_id=run_id,
         cursor=cursor,
         follows=query.run_id is None,
-        continues=shown["first_id"] <= cursor + 1,  # else the client has read in the snapshot what is missing
     )

@@ -16,7 +16,7 @@ from typing import Any
 from shared import lifetime, times
 from shared.errors import CannotStart
 from shared.places import RunPlaces, run_places
-from shared.runs import Run
+from shared.runs import Run, RunStatus
 from shared.settings import Settings, without_secrets
 from worker import command
 from worker.cluster import Chunk, Outcome, Record
@@ -28,6 +28,8 @@ _PULSE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
 _START_SECONDS = 15.0
 _SHIM_CHECK_SECONDS = 1.0
+_SHIM_GONE = "The supervisor of the run was killed, or the machine stopped; resume the run to go on."
+_FILES_GONE = "The run had begun, but its files are gone: the machine stopped, or they were removed. Start it anew."
 
 
 class LocalCluster:
@@ -98,6 +100,9 @@ class LocalCluster:
         places = self._places(run)
         if _begun(places):
             return
+        if place.get("offset") or run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN):
+            _bury(run, places.directory, _FILES_GONE)  # it must not begin again
+            return
         nextflow = self._nextflow()
         self._prepare(run, places, nextflow)
         try:
@@ -109,7 +114,7 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
                 why = f"The run could not be started in {places.directory}: {said or 'no answer'}."
-                if _forbid(places.directory, why):
+                if _forbid(places.directory, why) and not _begun(places):
                     raise CannotStart(why)
             yield Chunk([], place, started=False)  # a worker that waits must hold on to the run
             time.sleep(0.01)
@@ -138,8 +143,7 @@ class LocalCluster:
             for path, content in made.files.items():
                 path.touch(mode=0o600)
                 path.write_bytes(content)
-            with contextlib.suppress(FileExistsError):
-                os.mkfifo(places.directory / "wake", 0o600)
+            _make_wake(places.directory)
             order = {
                 "run_id": run.run_id,
                 "arguments": made.arguments,
@@ -251,6 +255,12 @@ def _forbid(directory: Path, why: str) -> bool:
     return True
 
 
+def _make_wake(directory: Path) -> None:
+    """The FIFO by which the log's writer wakes its reader."""
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(directory / "wake", 0o600)
+
+
 def _begun(places: RunPlaces) -> bool:
     return (places.directory / "started").exists() or (places.directory / "exit.json").exists()
 
@@ -260,14 +270,17 @@ def _bury_if_dead(run: Run, places: RunPlaces) -> None:
     # In this order: a shim that is gone by now has written how it ended, if it ended in order.
     if not _shim_is_gone(places.directory) or (places.directory / "exit.json").exists():
         return
+    _bury(run, places.directory, _SHIM_GONE)
+
+
+def _bury(run: Run, directory: Path, reason: str) -> None:
+    """End what is left of a run, and say how it ended in place of a shim that cannot."""
     lifetime.kill_until_gone(lambda: lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}"))
-    said = {
-        "code": None,
-        "reason": "The supervisor of the run was killed, or the machine stopped; resume the run to go on.",
-    }
-    part = places.directory / f"exit.json.{os.getpid()}"
-    part.write_text(json.dumps(said))
-    part.replace(places.directory / "exit.json")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_wake(directory)
+    part = directory / f"exit.json.{os.getpid()}"
+    part.write_text(json.dumps({"code": None, "reason": reason}))
+    part.replace(directory / "exit.json")
 
 
 def _shim_is_gone(directory: Path) -> bool:

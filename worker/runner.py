@@ -24,7 +24,7 @@ _RENEW_SECONDS = 0.5
 _AWAY_SECONDS = 0.5
 _STUMBLED_SECONDS = 3.0
 _PATIENCE = 3
-_FORGET_SECONDS = 60.0
+_FORGET_SECONDS = 3_600.0
 _MESSAGE_LENGTH = 2_000
 _log = logging.getLogger(__name__)
 
@@ -197,6 +197,7 @@ class Supervisor:
         run = self._tools.store.move(self._run_id, give_up, tell=lambda _: [], fence=self._fence)
         outcome = Outcome(None)
         try:
+            self._tools.cluster.cancel(run)  # first, so that what has not begun does not begin
             for _ in self._tools.cluster.follow(run, {}):
                 self._tools.cluster.cancel(run)
                 self._renew()

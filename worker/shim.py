@@ -78,12 +78,13 @@ class Shim:
         command = json.loads((self._directory / "command.json").read_bytes())
         self._marker = f"NFCTL_RUN_ID={command['run_id']}"
         self._grace = float(command["grace_seconds"])
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        self._say_started()
+        # After that: whoever leaves a word looks whether it has started, and knows then that the word will be seen.
         if self._word_is_left():
             self._end({"code": None, "cancelled": self._cancelled, "reason": self._why or _NEVER_BEGAN})
             return
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        (self._directory / "started").touch()
         try:
             child = self._spawn(command)
         except OSError as error:
@@ -92,6 +93,13 @@ class Shim:
         self._child = child
         code = self._follow(child)
         self._end({"code": code, "cancelled": self._cancelled, "killed": self._killed, "reason": self._why})
+
+    def _say_started(self) -> None:
+        """Note that there must be no second start, also if the machine loses its power in a moment."""
+        for path, flags in ((self._directory / "started", os.O_WRONLY | os.O_CREAT), (self._directory, os.O_RDONLY)):
+            there = os.open(path, flags, 0o600)
+            os.fsync(there)
+            os.close(there)
 
     def _word_is_left(self) -> bool:
         """Whether somebody wants the run to end: a person, or the service, which says why."""

@@ -27,10 +27,7 @@ def deliver(deliveries: int) -> None:
     nobody: Any = None  # neither Redis nor its readers are met on the way of a message that comes in order
     hub = Hub(nobody, nobody, nobody, nobody)
     hub.current = _RUN
-    viewers = {
-        Viewer(Outbox(sink), lambda *_: None, lambda: None, _RUN, cursor=0, follows=True, continues=True)
-        for sink in _sinks()
-    }
+    viewers = {Viewer(Outbox(sink), lambda *_: None, lambda: None, _RUN, cursor=0, follows=True) for sink in _sinks()}
     hub._channels[_RUN] = Channel(_RUN, 0, viewers)
     for number in range(1, deliveries // VIEWERS + 1):
         hub._relay([parse_message(b"%s %d %s" % (_RUN.encode(), number, _body()))])

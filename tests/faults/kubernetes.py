@@ -9,9 +9,11 @@ from cluster.configuration import API_SERVER, KUBELET
 from faults.cluster_stage import ClusterStage
 from faults.proxy import Proxy
 from faults.trial import Fault, Scene
+from faults.worker import worker_away, worker_frozen_beside_another, worker_killed
 
 _AWAY_SECONDS = 30
 _CUTS = 50
+_UNREAD = 50
 
 
 def _stage(scene: Scene) -> ClusterStage:
@@ -55,6 +57,15 @@ def _head_out_of_memory(scene: Scene) -> None:
 def _job_deleted(scene: Scene) -> None:
     _wait_for_head(scene)
     _stage(scene).kubectl("delete", "job", f"nextflow-{scene.run_id}", "--wait=false")
+
+
+def _worker_and_job_gone(scene: Scene) -> None:
+    """While there is no worker, the run says more and more, and then its Job is deleted with all that it said."""
+    _wait_for_head(scene)
+    with worker_away(scene):
+        printed = len(_stage(scene).printed(scene.run_id))
+        scene.service.wait(lambda: len(_stage(scene).printed(scene.run_id)) > printed + _UNREAD, 120)
+        _stage(scene).kubectl("delete", "job", f"nextflow-{scene.run_id}", "--cascade=foreground", "--timeout=120s")
 
 
 def _log_rotated(scene: Scene) -> None:
@@ -103,6 +114,15 @@ FAULTS = [
     # So many lines that some are left however long the cuts take.
     Fault("log stream cut 50 times", _log_cut, lines=8000, **_BESIDE),
     Fault("kubelet restarted", _restarted(KUBELET), alone=True, **_BESIDE),
+    Fault("worker killed, of a run on a cluster", worker_killed(slice(0, 2)), **_BESIDE),
+    Fault("worker frozen beside another, of a run on a cluster", worker_frozen_beside_another, **_BESIDE),
+    Fault(
+        "worker away, and the Job deleted meanwhile",
+        _worker_and_job_gone,
+        ends_with="deleted from outside",
+        end_unseen=True,
+        **_ENDED,
+    ),
     Fault("head pod deleted", _head_deleted, ends_with="deleted from outside", **_ENDED),
     Fault("head out of memory", _head_out_of_memory, ends_with="OOMKilled", **_ENDED),
     Fault("Job deleted by hand", _job_deleted, ends_with="deleted from outside", **_ENDED),

@@ -18,6 +18,16 @@ from typing import Any
 import httpx
 import websocket
 from faults.trial import VIEWERS, Fault, Scene
+from faults.worker import (
+    Injection,
+    another,
+    frozen,
+    worker_away_at_the_end,
+    worker_frozen,
+    worker_frozen_beside_another,
+    worker_killed,
+    worker_replaced_twice,
+)
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -31,59 +41,9 @@ _SUBMISSIONS, _CANCELS, _SPARED = 100, 40, 3
 _WEB_PROCESSES = 2
 _STALL_SECONDS = 20
 _POLICY_VIOLATION = 1008
-_FROZEN_SECONDS = 60
 _AWAY_SECONDS = 30
+_FREED_MOST = 5_000_000
 _FULL_SECONDS = 8
-Injection = Callable[[Scene], float | None]
-
-
-def _worker_killed(which: slice) -> Injection:
-    def inject(scene: Scene) -> None:
-        scene.signal(scene.pids("worker@", 2)[which], signal.SIGKILL)
-
-    return inject
-
-
-def _worker_frozen(scene: Scene) -> None:
-    with _frozen(scene, scene.pids("worker@", 2)):
-        time.sleep(_FROZEN_SECONDS)
-
-
-def _worker_frozen_beside_another(scene: Scene) -> float:
-    """The other takes the run over; the frozen one wakes up and must find that it may write no more."""
-    first = scene.pids("worker@", 2)
-    scene.lasting.enter_context(_another(scene, "worker@", ["-n", "worker@second"]))
-    with _frozen(scene, first):
-        frozen_at = time.time()
-        was_at_work = any(viewer.numbers for viewer in scene.viewers)
-        time.sleep(_FROZEN_SECONDS)
-    scene.wait_for_line_after(time.time())
-    if was_at_work:
-        scene.service.wait(lambda: _says(scene, "worker", '"action":"run.left"'))
-    return frozen_at
-
-
-def _says(scene: Scene, program: str, words: str) -> bool:
-    return words in (scene.directory / "data" / "logs" / f"{program}.log").read_text(errors="replace")
-
-
-def _worker_replaced_twice(scene: Scene) -> None:
-    for pause in (scene.rng.uniform(0, 2), 0):
-        [parent, *_] = scene.pids("worker@")
-        scene.signal([parent], signal.SIGTERM)
-        scene.service.wait(partial(_replaced, scene, parent), 60)
-        time.sleep(pause)
-
-
-def _replaced(scene: Scene, parent: int) -> bool:
-    return scene.service.children("worker@")[:1] not in ([], [parent])
-
-
-def _worker_away_at_the_end(scene: Scene) -> None:
-    with _frozen(scene, [scene.service.pid]):  # which would start the worker again
-        scene.signal(scene.pids("worker@"), signal.SIGKILL)
-        scene.stage.hurry()
-        scene.service.wait(lambda: any("ended" in entry for entry in scene.stage.journal()), 60)
 
 
 def _redis_restarted(number: int) -> Injection:
@@ -95,7 +55,7 @@ def _redis_restarted(number: int) -> Injection:
 
 
 def _redis_refuses(scene: Scene) -> None:
-    with _frozen(scene, [scene.service.pid]):  # which would start Redis again
+    with frozen(scene, [scene.service.pid]):  # which would start Redis again
         scene.signal(scene.pids("redis-server"), signal.SIGKILL)
         time.sleep(_AWAY_SECONDS / 2)
         _must_say_503(scene)
@@ -141,7 +101,7 @@ def _web_stopped_with_sockets(scene: Scene) -> None:
 
 def _two_of_each(scene: Scene) -> None:
     for like, more in (("worker@", ["-n", "worker@second"]), ("worker.reconciler", [])):
-        scene.lasting.enter_context(_another(scene, like, more))
+        scene.lasting.enter_context(another(scene, like, more))
     scene.more_runs += [_submit(scene) for _ in range(3)]
 
 
@@ -149,7 +109,7 @@ def _poked_five_times(scene: Scene) -> None:
     settings = load({"REDIS_URL": redis_url(scene), "DATA_DIR": str(scene.directory)})
     broker = Broker(make_celery(settings), redis(scene))
     # So that somebody is free to take them while the run goes on.
-    scene.lasting.enter_context(_another(scene, "worker@", ["-n", "worker@second"]))
+    scene.lasting.enter_context(another(scene, "worker@", ["-n", "worker@second"]))
     for _ in range(5):
         broker.poke(scene.run_id)
     scene.service.wait(lambda: broker.waiting() == 0)
@@ -252,20 +212,24 @@ def _files(pid: int) -> set[str]:
 
 def _disk_full(scene: Scene) -> None:
     filler = scene.directory / "data" / "filler"
-    for _ in range(2):  # what was freed meanwhile is taken too
-        _fill(scene, filler)
-        time.sleep(_FULL_SECONDS / 2)
+    _fill(scene, filler)
+    time.sleep(_FULL_SECONDS / 2)
+    freed = _fill(scene, filler)
+    scene.verdict.check(freed < _FREED_MOST, f"the disk did not stay full: {freed:,} bytes were free")
+    time.sleep(_FULL_SECONDS / 2)
     filler.unlink()
 
 
-def _fill(scene: Scene, path: Path) -> None:
-    """Take all the room that there is on a file's disk."""
+def _fill(scene: Scene, path: Path) -> int:
+    """Take all the room that there is on a file's disk; returns how much that was, in bytes."""
+    taken = 0
     with path.open("ab", buffering=0) as file:
         try:
             while True:
-                file.write(bytes(65_536))
+                taken += file.write(bytes(65_536))
         except OSError as error:
             scene.verdict.check(error.errno == errno.ENOSPC, f"the disk was not full: {error}")
+    return taken
 
 
 def _two_doors(_: Path) -> AbstractContextManager[Mapping[str, str]]:
@@ -366,13 +330,13 @@ _SMALL = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 4096), (socket.IPPROTO_TCP, sock
 _LOUD: dict[str, Any] = {"width": 4000}
 
 FAULTS = [
-    Fault("worker's parent killed", _worker_killed(slice(0, 1))),
-    Fault("worker's child killed", _worker_killed(slice(1, 2))),
-    Fault("worker killed, parent and child", _worker_killed(slice(0, 2))),
-    Fault("worker frozen for 60 s", _worker_frozen),
-    Fault("worker frozen for 60 s beside another", _worker_frozen_beside_another),
-    Fault("worker replaced twice (SIGTERM)", _worker_replaced_twice),
-    Fault("worker away while the run ends", _worker_away_at_the_end, to_the_end=True),
+    Fault("worker's parent killed", worker_killed(slice(0, 1))),
+    Fault("worker's child killed", worker_killed(slice(1, 2))),
+    Fault("worker killed, parent and child", worker_killed(slice(0, 2))),
+    Fault("worker frozen for 60 s", worker_frozen),
+    Fault("worker frozen for 60 s beside another", worker_frozen_beside_another),
+    Fault("worker replaced twice (SIGTERM)", worker_replaced_twice),
+    Fault("worker away while the run ends", worker_away_at_the_end, to_the_end=True),
     Fault("Redis restarted", _redis_restarted(signal.SIGTERM)),
     Fault("Redis killed", _redis_restarted(signal.SIGKILL)),
     Fault("Redis refuses connections for 30 s", _redis_refuses),
@@ -425,30 +389,6 @@ def _must_say_503(scene: Scene) -> None:
     scene.verdict.check((health.status_code, blamed) == (503, ["redis"]), f"/health says {health.text}")
     said = answer.headers.get("Retry-After")
     scene.verdict.check(answer.status_code == 503 and said is not None, f"a submission got {answer.status_code}")
-
-
-@contextmanager
-def _frozen(scene: Scene, pids: list[int]) -> Iterator[None]:
-    scene.signal(pids, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        scene.signal(pids, signal.SIGCONT)
-
-
-@contextmanager
-def _another(scene: Scene, like: str, more: list[str]) -> Iterator[None]:
-    """A second process like that one, as somebody might start it by mistake."""
-    command = Path(f"/proc/{scene.pids(like)[0]}/cmdline").read_bytes().split(b"\0")[:-1]
-    with (scene.directory / "another.log").open("ab") as log:
-        arguments = [*command, *(word.encode() for word in more)]
-        process = subprocess.Popen(arguments, env=scene.environment_of(like), stdout=log, stderr=log)
-    try:
-        time.sleep(3)  # it starts
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def _submit(scene: Scene) -> str:

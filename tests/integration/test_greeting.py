@@ -16,7 +16,8 @@ from shared.feed import Batch
 from shared.lease import Leases
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
-from web.hub import Viewer
+from web.hub import Hub, Viewer
+from web.outbox import Stalled
 from web.sockets import _greeted
 from web.wiring import Service, connect_service
 
@@ -53,17 +54,28 @@ def greeted(service: Service, run_id: str, since: int | None) -> Greeted:
     return viewer, orjson.loads(frame[frame.index(b"{") :])["data"]
 
 
-def test_a_viewer_misses_nothing_or_has_read_what(service: Service, run_id: str) -> None:
-    """From an event that is kept on, none may be missing; from an earlier one, the first frame tells which are gone."""
+def test_a_viewer_begins_with_what_is_kept_and_is_told_so(service: Service, run_id: str) -> None:
+    """From an event that is kept on; from an earlier one, the first frame tells which are gone."""
     first, last = service.feed.bounds(run_id)
     assert 1 < first < last
     for since in (None, last, first, first - 1):
         viewer, data = greeted(service, run_id, since)
-        assert (viewer.continues, viewer.cursor) == (True, last if since is None else since)
+        assert viewer.cursor == (last if since is None else since)
     for since in (0, first - 2):
         viewer, data = greeted(service, run_id, since)
-        assert (viewer.continues, viewer.cursor) == (False, since)
-        assert data["first_id"] > since + 1
+        assert (viewer.cursor, data["first_id"]) == (first - 1, first)
+
+
+def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service, run_id: str) -> None:
+    """Events that it told of as kept are trimmed before they are read: the viewer has to come again."""
+    viewer, data = greeted(service, run_id, 0)
+    for number in range(101, 121):
+        line = LogLine("2026-01-31T00:00:00Z", f"line {number}", "p", "nextflow", "stdout", number)
+        service.feed.append(run_id, 1, Batch(number, {}, [events.log(run_id, [line], times.now())]))
+    assert service.feed.bounds(run_id)[0] > data["first_id"]
+    nobody: Any = None
+    with pytest.raises(Stalled):
+        Hub(nobody, service.store, service.feed, nobody)._write_kept(viewer)
 
 
 @pytest.mark.parametrize("asked", ["store.get", "feed.bounds"])

@@ -1,5 +1,6 @@
 """Runs of this machine where it is slow; what they do else is tried by `tests/system` and `tests/faults`."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 
 from shared.errors import CannotStart
-from shared.runs import Run
+from shared.runs import Run, RunStatus
 from shared.settings import Settings
 from worker import local_cluster
 from worker.cluster import Chunk
 from worker.local_cluster import LocalCluster
 
-PLACE = {"offset": 7}
+PLACE = {"offset": 0}
 
 
 @pytest.fixture
@@ -102,3 +103,54 @@ def test_what_is_called_off_as_it_begins_ends(
     list(chunks)
     outcome = cluster.outcome(run)
     assert (outcome.cancelled, outcome.reason) == (False, "It came too late.")
+
+
+def test_a_run_whose_files_are_gone_does_not_begin_again(
+    settings: Settings, make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """A machine that lost its power may have kept less on its disk than Redis has: the run is over, and says so."""
+    starts = tmp_path / "starts"
+    nextflow = tmp_path / "nextflow"
+    nextflow.write_text(f"#!/bin/sh\necho start >> {starts}\necho hello\n")
+    nextflow.chmod(0o755)
+    cluster = LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
+    run = make_run()
+    [*_, last] = cluster.follow(run, {})
+    shutil.rmtree(settings.data_dir / "runs" / run.run_id)
+    for known, place in ((run, last.place), (replace(run, status=RunStatus.RUNNING), {})):
+        assert [record for chunk in cluster.follow(known, place) for record in chunk.records] == []
+        outcome = cluster.outcome(known)
+        assert (outcome.code, "files are gone" in str(outcome.reason)) == (None, True)
+        shutil.rmtree(settings.data_dir / "runs" / run.run_id)
+    assert starts.read_text().split() == ["start"]
+
+
+def test_a_shim_that_sleeps_as_it_begins_starts_nothing_late(
+    settings: Settings, make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped just before it says that it has begun, the run is called off meanwhile, and it wakes up."""
+    monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.5)
+    starts = tmp_path / "starts"
+    nextflow = tmp_path / "nextflow"
+    nextflow.write_text(f"#!/bin/sh\necho start >> {starts}\n")
+    nextflow.chmod(0o755)
+    slow = (
+        "import sys, time; from worker import shim; say = shim.Shim._say_started;"
+        "shim.Shim._say_started = lambda self: (time.sleep(2), say(self)); shim.main()"
+    )
+    cluster = LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
+
+    def launch(directory: Path) -> subprocess.Popen[bytes]:
+        (directory / "shim.err").touch()
+        return subprocess.Popen([sys.executable, "-c", slow, str(directory)])
+
+    monkeypatch.setattr(cluster, "_launch_shim", launch)
+    run = make_run()
+    with pytest.raises(CannotStart):
+        list(cluster.follow(run, {}))
+    exit_file = settings.data_dir / "runs" / run.run_id / "exit.json"
+    deadline = time.monotonic() + 30
+    while not exit_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "could not be started" in str(cluster.outcome(run).reason)
+    assert not starts.exists()

@@ -278,3 +278,23 @@ def test_a_run_that_cannot_be_stopped_keeps_the_slot(
     eventually(lambda: partings)
     run = store.get(run_id).run
     assert (run.status, run.exit_code) == (RunStatus.FAILED, None)
+
+
+def test_what_is_given_up_before_it_began_does_not_begin(
+    store: Store, supervise: Supervise, make_run: MakeRun, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster hears of the cancel before it is asked to follow, which would start it."""
+    monkeypatch.setattr(runner, "_PATIENCE", 1)
+    run_id = store.submit(make_run(), "queue").run_id
+    cluster = Cluster(exit_code=1, stumbles=1)
+    follow = cluster.follow
+    asked: list[bool] = []
+
+    def note(run: Run, place: Mapping[str, Any]) -> Iterator[Chunk]:
+        asked.append(cluster.cancelled)
+        yield from follow(run, place)
+
+    monkeypatch.setattr(cluster, "follow", note)
+    partings = supervise(run_id, cluster)
+    eventually(lambda: partings)
+    assert asked == [False, True]

@@ -1,6 +1,7 @@
 """Lines that went with their pod before they were read: they come from the claim, or are told as lost."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from fake_kubernetes import Ended
 from kube_lab import Follow, Lab, eventually, numbered
 
 from worker.kube import salvage
-from worker.kube.manifest import CONTAINER
+from worker.kube.manifest import CONTAINER, LOG_CONTAINER
 
 LINES = numbered(105)
 
@@ -28,6 +29,11 @@ def left_behind(lab: Lab, *lines: str) -> Mapping[str, Any]:
     return place
 
 
+def size(lines: Sequence[str]) -> int:
+    """Bytes that they take."""
+    return sum(len(line) + 1 for line in lines)
+
+
 def lost(*follows: Follow) -> list[str]:
     return [notice.message for follow in follows for notice in follow.notices if "may be lost" in notice.message]
 
@@ -37,9 +43,8 @@ def test_they_come_from_the_claim(lab: Lab, read: int) -> None:
     """Each once and in order, as if they had been read from their own pod, and nothing is left of what read them."""
     place = left_behind(lab, *LINES[:read])
     second = lab.carry(place)
-    first = lab.print_log(*LINES)
+    assert lab.print_log(*LINES) == size(LINES[: max(read - 16, 0)])
     second.end()
-    assert first == max(read - 16, 0) + 1
     assert second.texts == LINES[read:]
     assert {record.container for record in second.records} == {CONTAINER}
     assert lost(second) == []
@@ -75,7 +80,7 @@ def test_another_worker_goes_on_in_the_middle_of_it(lab: Lab) -> None:
     place = second.place
     second.leave()
     third = lab.carry(place)
-    assert lab.print_log(*LINES) == 60 - 16 + 1
+    assert lab.print_log(*LINES) == size(LINES[:44])
     third.end()
     assert third.texts == LINES[60:]
     assert lost(second, third) == []
@@ -115,7 +120,7 @@ def test_a_claim_without_the_log(lab: Lab) -> None:
 def test_a_log_with_a_hole(lab: Lab) -> None:
     """Lines before were lost to a rotation, so that nobody knows how many there were: the claim is not asked."""
     place = left_behind(lab, *LINES[:5])
-    logs = {key: {**cursor, "lines": None} for key, cursor in place["logs"].items()}
+    logs = {key: {**cursor, "bytes": None} for key, cursor in place["logs"].items()}
     second = lab.carry({**place, "logs": logs})
     second.end()
     assert len(lost(second)) == 1
@@ -172,7 +177,7 @@ def test_a_run_that_nobody_ever_saw_at_work(lab: Lab) -> None:
     first.leave()
     lab.fake.remove("jobs", lab.job)
     second = lab.carry()
-    assert lab.print_log(*LINES) == 1
+    assert lab.print_log(*LINES) == 0
     second.end()
     assert second.texts == LINES
     assert lost(second) == []
@@ -206,3 +211,84 @@ def test_bytes_that_are_no_text(lab: Lab) -> None:
     lab.print_log("one", b"\xff\xfe", "three")
     second.end()
     assert second.texts == ["three"]
+
+
+@pytest.mark.parametrize("after", [numbered(60), ["waiting"] * 60])
+def test_lines_that_came_in_parts(lab: Lab, after: Sequence[str]) -> None:
+    """A line that was too long for one, and equal lines behind it: the place is the right one all the same."""
+    lines = ["x" * 600_000, *after]
+    first = lab.carry()
+    head = lab.head()
+    lab.fake.write(head, *lines[:31])
+    eventually(lambda: len(first.texts) == 33)
+    place = first.place
+    first.leave()
+    lab.fake.remove("jobs", lab.job)
+    lab.fake.remove("pods", head)
+    second = lab.carry(place)
+    lab.print_log(*lines)
+    second.end()
+    assert second.texts == lines[31:]
+    assert lost(first, second) == []
+
+
+def test_a_reader_that_hangs_is_not_waited_for_long(lab: Lab) -> None:
+    """Its node is lost, or the claim does not answer: what came is kept, and the run ends although its pod stays."""
+    second = lab.carry(left_behind(lab, *LINES[:5]))
+    lab.fake.stuck.add(f"{lab.job}-log-0-x")
+    lab.print_log(*LINES[:20], end=False)
+    second.end(30)
+    assert second.texts == LINES[5:20]
+    assert len(lost(second)) == 1
+
+
+def test_a_reader_whose_own_log_is_turned_over(lab: Lab) -> None:
+    """What it printed first cannot be had, so that nobody knows the place: nothing is taken, and that is told."""
+    place = left_behind(lab)
+    second = lab.carry(place)
+    fault = lab.fake.answer(503, pattern="-log-0-x/log", times=1e9)
+    lab.print_log(*LINES[:60], end=False)
+    lab.fake.rotate(f"{lab.job}-log-0-x", LOG_CONTAINER)
+    lab.fake.write(f"{lab.job}-log-0-x", *LINES[60:], container=LOG_CONTAINER)
+    lab.fake.end_container(f"{lab.job}-log-0-x", container=LOG_CONTAINER)
+    lab.fake.mend(fault)
+    second.end()
+    assert second.texts == []
+    assert len(lost(second)) == 1
+
+
+def test_a_head_that_was_last_seen_before_it_began(lab: Lab) -> None:
+    """The watch broke off while its container was made, and when it is back all is over."""
+    follow = lab.carry()
+    job = eventually(lab.job_at_work)
+    assert job is not None
+    waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ContainerCreating"}}}
+    owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
+    metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
+    lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending", "containerStatuses": [waiting]}})
+    eventually(lambda: follow.chunks)
+    time.sleep(0.5)
+    fault = lab.fake.answer(503, times=1e9)
+    lab.fake.cut(".")
+    lab.fake.remove("jobs", lab.job)
+    lab.fake.remove("pods", "head")
+    lab.fake.expire()
+    lab.fake.mend(fault)
+    lab.print_log(*LINES)
+    follow.end()
+    assert follow.texts == LINES
+    assert lost(follow) == []
+
+
+def test_a_cancelled_run_that_nobody_saw_at_work(lab: Lab) -> None:
+    """Its worker was killed as it let the Job go, all is over, and somebody cancels it before the next one comes."""
+    first = lab.carry()
+    eventually(lab.job_at_work)
+    first.leave()
+    lab.fake.remove("jobs", lab.job)
+    second = lab.carry(cancelled=lambda: True)
+    lab.print_log(*LINES)
+    outcome = second.end()
+    assert second.texts == LINES
+    assert outcome.cancelled
+    assert "before Nextflow started" not in str(outcome.reason)

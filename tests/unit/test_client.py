@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 import websocket
 
-from nfctl.client import Client, Unreachable
+from nfctl.client import Client, Refused, Unreachable
 
 
 class Closing:
@@ -34,6 +35,10 @@ def redis_is_away(*_: Any, **__: Any) -> Any:
     raise Unreachable("Redis does not answer.")
 
 
+def bad_gateway(*_: Any, **__: Any) -> Any:
+    raise Refused("The way there is broken.", passing=True)
+
+
 @pytest.mark.parametrize(
     ("connect", "call", "why"),
     [
@@ -41,6 +46,7 @@ def redis_is_away(*_: Any, **__: Any) -> Any:
         (closing(b""), None, "The service does not answer."),
         (refuse, lambda *_: {}, "The service takes no more viewers just now."),
         (refuse, redis_is_away, "Redis does not answer."),
+        (refuse, bad_gateway, "The way there is broken."),
     ],
 )
 def test_it_is_told_why(
@@ -62,3 +68,14 @@ def test_it_is_told_why(
     with pytest.raises(TimeoutError):
         next(client.follow("run-20260131-000000-abcdef12", away=told.append))
     assert told == [why]
+
+
+@pytest.mark.parametrize(("status", "passing"), [(429, True), (502, True), (500, True), (404, False), (422, False)])
+def test_what_may_pass_is_told_apart(monkeypatch: pytest.MonkeyPatch, status: int, passing: bool) -> None:
+    """Whoever follows tries again after the one, and not after the other."""
+    client = Client("http://127.0.0.1:1", None)
+    answer = httpx.Response(status, json={"detail": "No."}, request=httpx.Request("GET", client.url))
+    monkeypatch.setattr(client._http, "request", lambda *_, **__: answer)
+    with pytest.raises(Refused, match=r"No\.") as raised:
+        client.call("GET", "/active")
+    assert raised.value.passing is passing

@@ -140,15 +140,17 @@ def test_what_prints_the_log_is_no_run(run: Run, settings: Settings) -> None:
     assert [mount["readOnly"] for mount in pod["containers"][0]["volumeMounts"]] == [True]
 
 
-@pytest.mark.parametrize(("first", "printed"), [(1, "one\ntwo\nthree"), (3, "three"), (4, ""), (None, "")])
-def test_the_log_is_printed_from_a_line_on(run: Run, tmp_path: Path, first: int | None, printed: str) -> None:
-    """As it stands on the claim; a run that has none prints none, and that is no failure."""
+@pytest.mark.parametrize(
+    ("start", "printed"), [(0, "13\none\ntwo\nthree"), (8, "13\nthree"), (13, "13\n"), (None, "0\n")]
+)
+def test_the_log_is_printed_after_so_many_bytes(run: Run, tmp_path: Path, start: int | None, printed: str) -> None:
+    """Its size, and then the rest as it stands on the claim; a run that has none is no failure."""
     settings = made_settings(tmp_path, WORK_MOUNT_PATH=str(tmp_path))
     directory = tmp_path / "runs" / run.run_id
     directory.mkdir(parents=True)
-    if first is not None:
+    if start is not None:
         (directory / "log").write_text("one\ntwo\nthree")
-    made = manifest.log_job(run, settings, first or 1)["spec"]["template"]["spec"]["containers"][0]["command"]
+    made = manifest.log_job(run, settings, start or 0)["spec"]["template"]["spec"]["containers"][0]["command"]
     done = subprocess.run(made, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (printed, "")
 

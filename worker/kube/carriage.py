@@ -22,7 +22,7 @@ from worker.kube import diagnosis, manifest
 from worker.kube.api import Api, Json
 from worker.kube.follower import Follower, Said, Source
 from worker.kube.patience import Patience, Stopped
-from worker.kube.removal import Removal, has_ended, is_head, is_own
+from worker.kube.removal import Removal, has_ended, is_head, is_own, only_prints
 from worker.kube.salvage import Salvage
 from worker.kube.slot import Grant, Slot, SlotTaken, finished
 from worker.kube.telling import Telling, lost_end
@@ -69,6 +69,7 @@ class Carriage:
         self._heads: dict[str, Json] = {}
         self._followers: dict[str, Follower] = {}
         self._grant: Grant | None = None
+        self._adopted = False
         self._strange: deque[Json] = deque(maxlen=_STRANGE)
         self._ending, self._ending_at = False, 0.0
         self._looked = False
@@ -156,18 +157,18 @@ class Carriage:
     def _begin(self) -> None:
         """Have the run's Job at work, unless it is cancelled or was there once."""
         self._grant = self._claim()
+        self._adopted = self._grant is not None and self._grant.job_uid is not None
         if self._grant is None or self._grant.cancelled or self._cancelled():
             return
-        adopted = self._grant.job_uid is not None
-        self._patience.begun = self._patience.begun or adopted
+        self._patience.begun = self._patience.begun or self._adopted
         try:
-            if not adopted:
+            if not self._adopted:
                 if self._run.resumes:
                     self._removal.tasks_of_session()
                 self._make(manifest.order(self._run, self._settings))
             self._let_go()
         except ClusterRefused as error:
-            if adopted and not self._is_suspended():
+            if self._adopted and not self._is_suspended():
                 return  # it works already
             with suppress(ClusterRefused):  # a Job that was made would wait for ever
                 self._end_job()
@@ -289,6 +290,8 @@ class Carriage:
 
     def _take_pod(self, pod: Json, gone: bool) -> None:
         uid = pod["metadata"]["uid"]
+        if only_prints(pod):
+            return
         unseen = uid not in self._seen.pods
         if gone:
             self._seen.pods.pop(uid, None)
@@ -351,15 +354,19 @@ class Carriage:
         """The logs whose ends were not read, and where reading had come to."""
         followed = [(one.source, one.cursor) for one in self._followers.values() if one.short]
         # Whoever followed these before was away when their pods went.
-        left = [(Source.of(key), self._telling.cursors[key]) for key in self._unread if key not in self._followers]
-        if not (self._heads or self._telling.cursors or self._ending) and self._may_have_worked():
-            left.append((Source(self._run.job_name, manifest.CONTAINER), {}))  # nobody ever saw its pod
+        cursors = self._telling.cursors
+        left = [(Source.of(key), cursors[key]) for key in self._unread if key not in self._followers]
+        known = {Source.of(key).container for key in (*cursors, *self._followers)}
+        if manifest.CONTAINER not in known and self._may_have_worked():
+            left.append((Source(self._run.job_name, manifest.CONTAINER), {}))  # nobody ever saw it at work
         return followed + left
 
     def _may_have_worked(self) -> bool:
-        """Whether there may have been a pod of the run's Job."""
+        """Whether Nextflow may have been at work without anybody seeing it."""
         if self._grant is None or self._grant.job_uid is None:
             return False
+        if self._ending:  # a pod that was seen has been watched to its end
+            return self._adopted and not self._heads
         status = self._seen.job.get("status", {}) if self._seen.job else None
         return status is None or bool(status.get("failed") or status.get("succeeded"))
 
@@ -367,7 +374,9 @@ class Carriage:
         """Let nothing of the run begin any more, and have the Job and its pods go."""
         self._ending, self._ending_at = True, time.monotonic()
         with suppress(SlotTaken):  # it does not hold the slot, so no Job of its own is let go
-            self._patience.insist(lambda: self._slot.cancel(self._run.run_id))
+            grant = self._patience.insist(lambda: self._slot.cancel(self._run.run_id))
+            self._adopted = self._adopted or (self._grant is None and grant.job_uid is not None)
+            self._grant = self._grant or grant
         job = self._removal.own_job()
         if job is not None:
             self._removal.job(job["metadata"]["uid"], "Foreground")

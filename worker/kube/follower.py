@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """New lines of a log, and the place after them.
+    """New lines of a log, as records and as they are, and the place after them.
 
     `gap`: some before them were lost to the log's rotation. `last`: nothing more of it comes.
     """
@@ -50,6 +50,7 @@ class Said:
     cursor: dict[str, Any]
     gap: bool = False
     last: bool = False
+    lines: Sequence[Line] = ()
 
 
 class Follower:
@@ -200,4 +201,4 @@ class Follower:
                 Record(line.timestamp, "all", line.text.decode(errors="replace"), source.pod, source.container)
                 for line in lines
             ]
-            self._say(Said(source, records, self._tail.cursor, gap))
+            self._say(Said(source, records, self._tail.cursor, gap, lines=lines))

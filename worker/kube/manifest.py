@@ -20,6 +20,7 @@ from worker import command
 from worker.command import Command, quoted
 
 CONTAINER = "nextflow"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 RUN_LABEL = "nextflow-controller/run-id"
 # Nextflow's own label of its task pods. The head pod bears it too, so that one watch sees all pods of a run.
 RUN_NAME_LABEL = "nextflow.io/runName"
@@ -72,8 +73,8 @@ wait "$keeper" 2> /dev/null || true
 exit "$code"
 """
 
-# A run that printed nothing has no log. What is said about that is no line of it.
-_PRINT = '[ ! -e "$2" ] || exec tail -n "+$1" "$2" 2> /dev/null'
+# A run that printed nothing has no log. First its size, so that whoever reads it knows whether they have it all.
+_PRINT = '[ -e "$2" ] || { echo 0; exit; }; wc -c < "$2"; exec tail -c "+$1" "$2"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def labels(run: Run) -> dict[str, str]:
     """What marks the objects of a run."""
     return {
         "app.kubernetes.io/name": "nextflow",
-        "app.kubernetes.io/component": "head",
+        COMPONENT_LABEL: "head",
         "app.kubernetes.io/managed-by": "nextflow-controller",
         RUN_LABEL: run.run_id,
     }
@@ -164,11 +165,11 @@ def secret(order: Order, job_uid: str) -> dict[str, Any]:
     }
 
 
-def log_job(run: Run, settings: Settings, first: int) -> dict[str, Any]:
-    """A Job that prints the run's log as the claim has it, from that line on (the first one is 1), and does no more."""
+def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
+    """A Job that prints how many bytes of the run's log the claim has, then those after `start`, and does no more."""
     marks = {
         "app.kubernetes.io/name": "nextflow",
-        "app.kubernetes.io/component": "log",
+        COMPONENT_LABEL: LOG_CONTAINER,
         "app.kubernetes.io/managed-by": "nextflow-controller",
         RUN_NAME_LABEL: run.run_id,
     }
@@ -177,7 +178,7 @@ def log_job(run: Run, settings: Settings, first: int) -> dict[str, Any]:
         "name": LOG_CONTAINER,
         "image": settings.nextflow_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-c", _PRINT, "log", str(first), _literal(str(log))],
+        "command": ["/bin/sh", "-c", _PRINT, "log", str(start + 1), _literal(str(log))],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": _CONFINED,
         "volumeMounts": [{"name": "work", "mountPath": str(settings.work_mount_path), "readOnly": True}],
@@ -185,7 +186,7 @@ def log_job(run: Run, settings: Settings, first: int) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": log_job_name(run, first), "namespace": settings.nextflow_namespace, "labels": marks},
+        "metadata": {"name": log_job_name(run, start), "namespace": settings.nextflow_namespace, "labels": marks},
         "spec": {
             "activeDeadlineSeconds": _LOG_SECONDS,
             "ttlSecondsAfterFinished": _LOG_SECONDS,
@@ -207,9 +208,9 @@ def log_job(run: Run, settings: Settings, first: int) -> dict[str, Any]:
     }
 
 
-def log_job_name(run: Run, first: int) -> str:
-    """What the Job is called that prints the run's log from a line on."""
-    return f"{run.job_name}-log-{first}"
+def log_job_name(run: Run, start: int) -> str:
+    """What the Job is called that prints the run's log after so many bytes."""
+    return f"{run.job_name}-log-{start}"
 
 
 def _work(settings: Settings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from worker.kube.patience import Patience
 
 _PAUSE_SECONDS = 0.5
 _STUCK_SECONDS = 60.0
+_PRINTS_SECONDS = 15.0
 _GRACE_SECONDS = 5
 
 
@@ -43,19 +44,22 @@ class Removal:
     def all_that_is_left(self, *, with_head: bool) -> None:
         """Remove what Nextflow left behind, and wait until it is gone; `with_head` also its own pod and Job.
 
-        A head that somebody else has deleted is waited for too.
+        A head that somebody else has deleted is waited for too. What only prints the log harms nobody: it is not waited
+        for long.
         """
         began = time.monotonic()
         while True:
             jobs = self._listed(self._jobs, manifest.RUN_NAME_LABEL, self._run.run_id)
             pods = self._listed(self._pods, manifest.RUN_NAME_LABEL, self._run.run_id)
             pods = [pod for pod in pods if with_head or not is_head(pod) or "deletionTimestamp" in pod["metadata"]]
-            if not jobs and not pods and not (with_head and self.own_job() is not None):
-                return
             for base, items in ((self._jobs, jobs), (self._pods, pods)):
                 for item in items:
                     self._quickly(base, item)
-            if time.monotonic() - began > _STUCK_SECONDS:
+            waited = time.monotonic() - began
+            gone = not (jobs or pods) or (waited > _PRINTS_SECONDS and all(map(only_prints, (*jobs, *pods))))
+            if gone and not (with_head and self.own_job() is not None):
+                return
+            if waited > _STUCK_SECONDS:
                 self.tell_stuck(pods)
             self._patience.pause(_PAUSE_SECONDS)
 
@@ -117,6 +121,11 @@ def is_own(job: Json, run: Run) -> bool:
 def is_head(pod: Json) -> bool:
     """Whether Nextflow itself works in a pod, and not a task."""
     return manifest.RUN_LABEL in (pod["metadata"].get("labels") or {})
+
+
+def only_prints(item: Json) -> bool:
+    """Whether a Job or pod does nothing but print what the claim has of a run's log."""
+    return (item["metadata"].get("labels") or {}).get(manifest.COMPONENT_LABEL) == manifest.LOG_CONTAINER
 
 
 def has_ended(pod: Json) -> bool:

@@ -5,7 +5,6 @@ there, and its log is followed like any other.
 """
 
 import logging
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -52,44 +51,55 @@ class Salvage:
         """Say the lines after `cursor`; returns whether those were all. Raises Stopped.
 
         They are not to be had when the claim, or a node for the pod that reads it, is not there for ten minutes (a
-        minute when hurried), and not to be placed when others before them are missing.
+        minute when hurried), and not to be placed when others before them are missing. What stands beside Nextflow in
+        its pod is not there.
         """
-        rest = _Rest(source, Tail(dict(cursor)), self._telling.relay)
-        if rest.first is None or source.container != manifest.CONTAINER:
+        tail = Tail(dict(cursor))
+        if tail.known is None or source.container != manifest.CONTAINER:
             return False
+        rest = _Rest(source, tail, *tail.known, self._telling)
         message = f"{source.pod} was gone before the end of its log was read; the claim has the rest."
         self._telling.say(Notice(f"salvage/{source.key}", "warning", message, "kubernetes"))
-        pod = self._begun(rest.first)
+        if not (self._read(rest) and rest.whole):
+            return False
+        self._telling.say(Said(source, [], tail.cursor, last=True))
+        return True
+
+    def _read(self, rest: "_Rest") -> bool:
+        """Have the pod that prints the rest begin and read all it prints; returns whether it ended well."""
+        job = manifest.log_job(self._run, self._settings, rest.start)
+        pod = self._begun(job)
         if pod is None:
             return False
-        name = pod["metadata"]["name"]
-        namespace = self._settings.nextflow_namespace
-        follower = Follower(self._api, namespace, Source(name, manifest.LOG_CONTAINER), None, rest.take)
+        source = Source(pod["metadata"]["name"], manifest.LOG_CONTAINER)
+        follower = Follower(self._api, self._settings.nextflow_namespace, source, None, rest.take)
         follower.start()
         code: int | None = None
+        waited, seen = 0.0, -1
         try:
             while not follower.done:
-                if (code := self._exit_code(rest.first, name)) is not None:
+                if (code := self._exit_code(job, source.pod)) is not None:
                     follower.container_ended()
                 follower.mind()
+                waited, seen = (waited, seen) if rest.received == seen else (0.0, rest.received)
+                if self._too_long(waited):
+                    return False
                 self._patience.pause(_PAUSE_SECONDS)
+                waited += _PAUSE_SECONDS
         finally:
             follower.stop()
-        whole = code == 0 and not follower.short and rest.fits
-        if whole:
-            self._telling.say(Said(source, [], rest.cursor, last=True))
-        return whole
+        return code == 0 and not follower.short
 
-    def _begun(self, first: int) -> Json | None:
-        """The pod that prints the log from that line on, made if need be; None when it does not begin in time."""
+    def _begun(self, job: Json) -> Json | None:
+        """The pod of a Job, made if need be, once it has begun; None when it does not in time."""
         made = False
         waited = 0.0
-        while waited < (_HURRIED_SECONDS if self._hurried() else _PATIENCE_SECONDS):
+        while not self._too_long(waited):
             try:
-                made = made or self._make(first)
-                begun = [pod for pod in self._listed(first) if diagnosis.begun(pod, manifest.LOG_CONTAINER)]
-                if begun:
-                    return begun[0]
+                made = made or self._make(job)
+                begun = [pod for pod in self._pods_of(job) if diagnosis.begun(pod, manifest.LOG_CONTAINER)]
+                if begun:  # one that failed is replaced by another
+                    return max(begun, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
             except ClusterRefused as error:  # a quota, or rights that are mended in a moment
                 _log.info("%s", error, extra={"action": "salvage.refused", "run_id": self._run.run_id})
             except ClusterAway:
@@ -99,21 +109,24 @@ class Salvage:
             waited += _PAUSE_SECONDS
         return None
 
-    def _make(self, first: int) -> bool:
+    def _too_long(self, waited: float) -> bool:
+        return waited >= (_HURRIED_SECONDS if self._hurried() else _PATIENCE_SECONDS)
+
+    def _make(self, job: Json) -> bool:
         try:
-            self._api.create(self._jobs, manifest.log_job(self._run, self._settings, first))
+            self._api.create(self._jobs, job)
         except ClusterRefused as error:
             if error.reason != "AlreadyExists":
                 raise
         return True
 
-    def _listed(self, first: int) -> list[Json]:
-        query = {"labelSelector": f"job-name={manifest.log_job_name(self._run, first)}"}
+    def _pods_of(self, job: Json) -> list[Json]:
+        query = {"labelSelector": f"job-name={job['metadata']['name']}"}
         return list(self._api.get(self._pods, query).get("items") or ())
 
-    def _exit_code(self, first: int, name: str) -> int | None:
-        """How the pod has ended, once it has; one that is gone has not ended well."""
-        pods = self._patience.insist(lambda: self._listed(first))
+    def _exit_code(self, job: Json, name: str) -> int | None:
+        """How the pod of that name has ended, once it has; one that is gone has not ended well."""
+        pods = self._patience.insist(lambda: self._pods_of(job))
         pod = next((pod for pod in pods if pod["metadata"]["name"] == name), None)
         if pod is None:
             return -1
@@ -122,41 +135,48 @@ class Salvage:
 
 
 class _Rest:
-    """What is printed of a log: first some lines that are known, so that it is sure to be the place, then the rest."""
+    """What is printed of a log: its size, then lines that are known, so that it is sure to be the place, then the rest.
 
-    def __init__(self, source: Source, tail: Tail, relay: Callable[[Said], None]) -> None:
+    The known ones begin after `start` bytes. `received` counts the bytes that came.
+    """
+
+    def __init__(self, source: Source, tail: Tail, start: int, known: list[int], telling: Telling) -> None:
+        self.start = start
+        self.received = 0
         self._source = source
         self._tail = tail
-        self._relay = relay
-        self._known = tail.known
-        self.first = None if tail.lines is None else tail.lines - len(self._known) + 1
-        """The number of the first line to print."""
+        self._known = known
+        self._telling = telling
+        self._size: int | None = None
         self._wrong = False
 
     @property
-    def cursor(self) -> dict[str, Any]:
-        """Where reading has come to in the log itself."""
-        return self._tail.cursor
-
-    @property
-    def fits(self) -> bool:
-        """Whether the lines that are known came first."""
-        return not self._known and not self._wrong
+    def whole(self) -> bool:
+        """Whether all has come that there is."""
+        missing = None if self._size is None else self._size - self.start - self.received
+        # The last line may have no newline at its end.
+        return missing in (0, -1) and not self._known and not self._wrong
 
     def take(self, said: Said) -> None:
-        """A piece of the log that is printed."""
-        records = [record for record in said.records if self._is_new(record)]
-        if not (records and self.fits):
-            return
-        for record in records:
-            self._tail.take(Line(record.timestamp, record.text.encode()))
-        own = [replace(record, pod=self._source.pod, container=self._source.container) for record in records]
-        self._relay(Said(self._source, own, self.cursor, said.gap))
+        """A piece of what is printed."""
+        new = [pair for pair in zip(said.lines, said.records, strict=True) if self._is_new(pair[0])]
+        if new and not self._wrong:
+            for line, _ in new:
+                self._tail.take(line)
+            records = [self._as_its_own(record) for _, record in new]
+            self._telling.started = True
+            self._telling.relay(Said(self._source, records, self._tail.cursor, said.gap))
 
-    def _is_new(self, record: Record) -> bool:
-        if not self._known:
-            return True
-        same = zlib.crc32(record.text.encode()) == self._known.pop(0)
-        # What is no UTF-8 has been made so, and looks different from what was read.
-        self._wrong |= not same and "\N{REPLACEMENT CHARACTER}" not in record.text
-        return False
+    def _is_new(self, line: Line) -> bool:
+        if self._size is None:
+            self._size = int(line.text) if line.text.strip().isdigit() else -1
+            self._wrong |= self._size < self.start
+            return False
+        self.received += line.size
+        if self._known:
+            self._wrong |= line.mark[1] != self._known.pop(0)
+            return False
+        return True
+
+    def _as_its_own(self, record: Record) -> Record:
+        return replace(record, pod=self._source.pod, container=self._source.container)

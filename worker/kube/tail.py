@@ -9,7 +9,7 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -26,15 +26,24 @@ _STAMPED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a container's log: when it was written (RFC 3339, UTC, nanoseconds) and what it says."""
+    """One line of a container's log: when it was written (RFC 3339, UTC, nanoseconds) and what it says.
+
+    `goes_on` if that is a part of a line, whose next part comes as the next one.
+    """
 
     timestamp: str
     text: bytes
+    goes_on: bool = field(default=False, compare=False)
 
     @property
     def mark(self) -> tuple[str, int]:
         """What it is known by when it is read again."""
         return self.timestamp, zlib.crc32(self.text)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes where it was printed."""
+        return len(self.text) + (not self.goes_on)
 
 
 class LineSplitter:
@@ -56,7 +65,7 @@ class LineSplitter:
             self._within = True
             ready = (len(text) - 1) // LONGEST_LINE * LONGEST_LINE
             self._rest = text[ready:]
-            yield from self._parts(text[:ready])
+            yield from self._parts(text[:ready], goes_on=True)
 
     @property
     def rest(self) -> bytes:
@@ -75,11 +84,12 @@ class LineSplitter:
         self._stamp = _utc(found) if found else ""
         return raw[found.end() :] if found else raw
 
-    def _parts(self, text: bytes) -> Iterator[Line]:
+    def _parts(self, text: bytes, *, goes_on: bool = False) -> Iterator[Line]:
         # What bears no time is no line of the container: the kubelet says so when it cannot go on.
         if self._stamp:
             for start in range(0, max(len(text), 1), LONGEST_LINE):
-                yield Line(self._stamp, text[start : start + LONGEST_LINE])
+                end = start + LONGEST_LINE
+                yield Line(self._stamp, text[start:end], goes_on or end < len(text))
 
 
 class Tail:
@@ -91,18 +101,25 @@ class Tail:
         # How many lines of the last one's time came in a row: equal lines of one time are told apart by number.
         self._equal = int(cursor.get("equal", 0))
         self._aligning: _Alignment | None = None
-        self.lines: int | None = cursor.get("lines", None if self._marks else 0)
-        """How many there were from the log's first one on; None when some of them are missing."""
+        self._sizes: deque[int] = deque(cursor.get("sizes", ()), maxlen=_MARKS)
+        # From the log's first one on; None when some before are missing.
+        self._bytes: int | None = cursor.get("bytes", None if self._marks else 0)
 
     @property
     def cursor(self) -> dict[str, Any]:
         """Where the next reader goes on."""
-        return {"marks": [list(mark) for mark in self._marks], "equal": self._equal, "lines": self.lines}
+        marks = [list(mark) for mark in self._marks]
+        return {"marks": marks, "equal": self._equal, "sizes": list(self._sizes), "bytes": self._bytes}
 
     @property
-    def known(self) -> list[int]:
-        """What the texts of the last lines are known by, the newest at the end."""
-        return [mark[1] for mark in self._marks]
+    def known(self) -> tuple[int, list[int]] | None:
+        """Where in what was printed the last lines begin, in bytes, and the sums (CRC-32) of their texts.
+
+        None when lines before them are missing, so that nobody knows.
+        """
+        if self._bytes is None:
+            return None
+        return self._bytes - sum(self._sizes), [mark[1] for mark in self._marks]
 
     @property
     def since(self) -> str | None:
@@ -139,7 +156,7 @@ class Tail:
         for line in later:
             self._remember(line)
         if later:
-            self.lines = None
+            self._bytes = None
         return later
 
     @property
@@ -150,8 +167,9 @@ class Tail:
     def _remember(self, line: Line) -> None:
         self._equal = self._equal + 1 if self._marks and self._marks[-1][0] == line.timestamp else 1
         self._marks.append(line.mark)
-        if self.lines is not None:
-            self.lines += 1
+        self._sizes.append(line.size)
+        if self._bytes is not None:
+            self._bytes += line.size
 
 
 class _Alignment:

@@ -62,7 +62,7 @@ class Figures:
 class Cast:
     """All that a trial has started: where it stands, pids of servers, and those that are spoken to.
 
-    `kib` is what each open socket takes.
+    `path` is that of its sockets, `kib` is what each open socket takes.
     """
 
     stage: Stage
@@ -70,6 +70,7 @@ class Cast:
     redis: int
     publisher: Talker
     client: Talker
+    path: str
     opened: int
     kib: float
 
@@ -113,7 +114,7 @@ def opened(server: Server, load: Load, processes: int, program: Path) -> Iterato
         count = client.hear(_OPENING_SECONDS)["opened"]
         time.sleep(_SETTLE_SECONDS)
         kib = (memory_kib(pid) - empty) / max(1, count)
-        yield Cast(stage, pid, redis, publisher, client, count, kib)
+        yield Cast(stage, pid, redis, publisher, client, told["path"], count, kib)
 
 
 def run_trial(server: Server, load: Load, processes: int, program: Path) -> Figures:

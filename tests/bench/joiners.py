@@ -1,0 +1,135 @@
+"""Joining while many watch: what late joiners and their replays cost the others, and whether they miss anything."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import orjson
+import websocket
+from bench.fanout import build
+from bench.fanout.servers import SERVERS
+from bench.fanout.trial import Cast, Load, opened
+from bench.figures import Row, Section, ratio
+from bench.processes import TrialFailed, allow_files
+from bench.sizes import Sizes
+from bench.stage import say
+
+_RATE = 20
+_PROCESSES = 2
+_JOINERS = 10
+_STAY_SECONDS = 0.5
+_SILENCE_SECONDS = 20
+_HEADINGS = ("what", "joined", "events replayed", "p50 / p99 ms of those that stay", "beside it", "ratio")
+
+
+@dataclass(slots=True)
+class Joiners:
+    """Some that come, stay for a moment and come again, each with the id of the last event it has, or with none.
+
+    `wrong` counts events that came twice, too late or never.
+    """
+
+    url: str
+    joined: int = 0
+    replayed: int = 0
+    wrong: int = 0
+    failure: Exception | None = None
+    _over: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """In the block. Raises TrialFailed afterwards if one of them could not be served."""
+        threads = [threading.Thread(target=self._come_and_go, args=(random.Random(n),)) for n in range(_JOINERS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
+        if self.failure is not None:
+            raise TrialFailed(f"One that joined late was not served: {self.failure}")
+
+    def _come_and_go(self, chance: random.Random) -> None:
+        last = 0
+        try:
+            while not self._over.is_set():
+                last = self._join(0 if chance.random() < 0.5 else last)
+        except (websocket.WebSocketException, OSError) as error:
+            self.failure = error
+
+    def _join(self, since: int) -> int:
+        """See what there is after `since`, and for a moment what comes; returns the id of the last event."""
+        wrong = 0
+        with closing(websocket.create_connection(f"{self.url}&since={since}", timeout=_SILENCE_SECONDS)) as wire:
+            kept = int(orjson.loads(wire.recv())["data"]["last_id"])
+            last, until = since, time.monotonic() + _STAY_SECONDS
+            while last < kept or time.monotonic() < until:
+                number = orjson.loads(wire.recv())["id"]
+                if number is not None:
+                    wrong += number != last + 1
+                    last = number
+        with self._lock:
+            self.joined += 1
+            self.replayed += kept - since
+            self.wrong += wrong
+        return last
+
+
+def measure(sizes: Sizes) -> list[Section]:
+    """With joiners and without, in turns."""
+    allow_files(sizes.viewers)
+    program = build.load_program(say)
+    load = Load(sizes.viewers, _RATE, sizes.seconds)
+    disturbed: list[dict[str, Any]] = []
+    alone: list[dict[str, Any]] = []
+    total = Joiners("")
+    for _ in range(sizes.rounds):
+        with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+            joiners = Joiners(f"ws://127.0.0.1:{cast.stage.port}{cast.path}")
+            with joiners.at_work():
+                disturbed.append(_carried(cast, load))
+        total.joined += joiners.joined
+        total.replayed += joiners.replayed
+        total.wrong += joiners.wrong
+        with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+            alone.append(_carried(cast, load))
+    if total.wrong:
+        raise TrialFailed(f"{total.wrong} events came to late joiners twice, too late or never.")
+    note = (
+        f"{_RATE} frames/s, {_JOINERS} that come again each {_STAY_SECONDS} s, with the last id they have or from the "
+        "beginning. Nothing was lost, doubled or out of order, at them or at those that stay."
+    )
+    return [Section("Joining while many watch", [_row(load, total, disturbed, alone)], _HEADINGS, [note])]
+
+
+def _carried(cast: Cast, load: Load) -> dict[str, Any]:
+    """What became of the frames at those that stay. Raises TrialFailed when one lost any."""
+    cast.publish()
+    cast.published(load)
+    report = cast.report()
+    faults = {name: report[name] for name in ("lost", "doubled", "disordered")}
+    if any(faults.values()) or report["alive"] < load.sockets:
+        raise TrialFailed(f"{report['alive']} of {load.sockets} sockets are alive, {faults}: {report['trouble']}")
+    return report
+
+
+def _row(load: Load, joiners: Joiners, disturbed: list[dict[str, Any]], alone: list[dict[str, Any]]) -> Row:
+    (p50, p99), (other_p50, other_p99) = (
+        [median(report[name] for report in reports) for name in ("p50_ms", "p99_ms")] for reports in (disturbed, alone)
+    )
+    return (
+        f"`since=` while {load.sockets:,} watch",
+        f"{joiners.joined:,}",
+        f"{joiners.replayed:,}",
+        f"{p50:.1f} / {p99:.1f}",
+        f"{other_p50:.1f} / {other_p99:.1f} without them",
+        f"{ratio(p50, other_p50)} / {ratio(p99, other_p99)}",
+    )

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.fanout.servers import Server, Stage
-from bench.processes import Talker, cpu_seconds, environment, kernel_seconds, machine_seconds, memory_kib, talking
+from bench.processes import (
+    Talker,
+    TrialFailed,
+    cpu_seconds,
+    environment,
+    kernel_seconds,
+    machine_seconds,
+    memory_kib,
+    talking,
+)
 from bench.stage import directory, http_server, redis_server
 from ports import free_port
 
@@ -95,6 +104,14 @@ class Cast:
         """What became of the frames; ends the client. Raises TrialFailed."""
         self.client.tell("end")
         return self.client.hear(_PATIENCE)
+
+    def whole_report(self) -> dict[str, Any]:
+        """The same, where all sockets are alive and nothing went amiss. Raises TrialFailed otherwise."""
+        report = self.report()
+        faults = {name: report[name] for name in ("lost", "doubled", "disordered")}
+        if any(faults.values()) or report["alive"] < self.stage.sockets:
+            raise TrialFailed(f"{report['alive']} of {self.stage.sockets} sockets are alive, {faults}: {report['trouble']}")
+        return report
 
 
 @contextmanager

@@ -109,8 +109,9 @@ class Cast:
         """The same, where all sockets are alive and nothing went amiss. Raises TrialFailed otherwise."""
         report = self.report()
         faults = {name: report[name] for name in ("lost", "doubled", "disordered")}
-        if any(faults.values()) or report["alive"] < self.stage.sockets:
-            raise TrialFailed(f"{report['alive']} of {self.stage.sockets} sockets are alive, {faults}: {report['trouble']}")
+        alive, sockets = report["alive"], self.stage.sockets
+        if any(faults.values()) or alive < sockets:
+            raise TrialFailed(f"{alive} of {sockets} sockets are alive, {faults}: {report['trouble']}")
         return report
 
 

@@ -66,8 +66,8 @@ class Client:
         while True:
             why = _SILENT
             try:
-                for frame in self._frames(run_id, since):
-                    failures = 0
+                for number, frame in enumerate(self._frames(run_id, since)):
+                    failures = 0 if number else failures  # a greeting alone is no success
                     if frame["id"] is not None:
                         since = frame["id"]
                     yield frame

@@ -33,6 +33,7 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
     for frame in client.follow(run_id, away=lambda why: click.echo(f"{why} {_AWAY}", err=True)):
         if frame["data"].get("first_id", 0) > last + 1:
             click.echo(_GAP, err=True)
+            last = frame["data"]["first_id"] - 1
         last = frame["id"] or last
         if as_json:
             click.echo(json.dumps(frame))

@@ -136,6 +136,7 @@ class Lab:
         self.run = run
         self._follows: list[Follow] = []
         self._apis: list[Api] = []
+        self._printed: set[str] = set()
 
     @property
     def job(self) -> str:
@@ -163,7 +164,7 @@ class Lab:
         self.fake.start_pod(name, self.head_labels(), owner=job, **more)
         return name
 
-    def print_log(self, *lines: str | bytes, code: int = 0, end: bool = True) -> int:
+    def print_log(self, *lines: str | bytes, code: int = 0, end: bool = True, stuck: bool = False) -> int:
         """Wait for a Job that prints the run's log, and have its pod do so, as if these were all its lines.
 
         Returns after how many bytes it begins.
@@ -173,7 +174,10 @@ class Lab:
         start = int(job["spec"]["template"]["spec"]["containers"][0]["command"][-2]) - 1
         whole = b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
         printed = whole[start:].split(b"\n")[:-1]
+        self._printed.add(job["metadata"]["name"])
         pod = job["metadata"]["name"] + "-x"
+        if stuck:
+            self.fake.stuck.add(pod)
         self.fake.start_pod(pod, {"job-name": job["metadata"]["name"]}, container=manifest.LOG_CONTAINER, owner=job)
         self.fake.write(pod, str(len(whole)), *printed, container=manifest.LOG_CONTAINER)
         if end:
@@ -182,9 +186,8 @@ class Lab:
 
     def _job_that_prints(self) -> Json | None:
         """One that has no pod yet."""
-        begun = {pod["metadata"]["name"] for pod in self.fake.all("pods")}
         names = (job["metadata"]["name"] for job in self.fake.all("jobs"))
-        waiting = [name for name in names if "-log-" in name and f"{name}-x" not in begun]
+        waiting = [name for name in names if "-log-" in name and name not in self._printed]
         return self.fake.get("jobs", waiting[0]) if waiting else None
 
     def head_labels(self) -> dict[str, str]:

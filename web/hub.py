@@ -55,7 +55,8 @@ class Viewer:
     """One socket and where it stands: the run it sees, and the last event of it that was written.
 
     `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
-    its client is still there. No event after its cursor may be missing.
+    its client is still there. No event after its cursor may be missing; but as long as it has been sent none,
+    `tell_anew` tells it how things stand, with the first event that is kept.
     """
 
     outbox: Outbox
@@ -64,6 +65,7 @@ class Viewer:
     run_id: str | None
     cursor: int
     follows: bool
+    tell_anew: Callable[[int], None] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -179,12 +181,15 @@ class Hub:
         last_id = self._feed.last_id(viewer.run_id)
         while viewer.cursor < last_id:
             page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
-            if not page or page[0][0] > viewer.cursor + 1:
-                raise Stalled  # what it should have next is no longer kept
+            if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
+                if not page or viewer.tell_anew is None:
+                    raise Stalled
+                viewer.tell_anew(page[0][0])
             self._write_page(viewer, page)
         return last_id
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
+        viewer.tell_anew = None
         for number, frame in page:
             while not viewer.outbox.offer(text_frame(frame), most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()

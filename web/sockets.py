@@ -2,7 +2,9 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from flask import Blueprint, request
 from flask_sock import Sock
@@ -69,7 +71,7 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
                 connection.close(CloseReason.TRY_AGAIN_LATER, "Too many sockets are open. Try again later.")
         except OSError:  # the client went
             pass
-        except Stalled:
+        except (Stalled, RunNotFound):  # it is too far behind, or its run's time ended just now
             connection.close(CloseReason.TRY_AGAIN_LATER, TOO_SLOW)
         except StoreAway:
             connection.close(CloseReason.TRY_AGAIN_LATER, "Redis is away. Connect again in a few seconds.")
@@ -105,8 +107,15 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         cursor = last_id - 1  # Redis has lost what the client saw, and nothing comes any more but the end
     # What is no longer kept is told by the snapshot's `first_id`; from there on nothing may be missing.
     cursor = max(cursor, shown["first_id"] - 1)
-    body = events.frame_body(EventType.STATUS, shown, run_id, times.now())
-    connection.outbox.offer(text_frame(events.with_id(body, None)))
+
+    def tell(data: Mapping[str, Any]) -> None:
+        body = events.frame_body(EventType.STATUS, data, run_id, times.now())
+        connection.outbox.offer(text_frame(events.with_id(body, None)))
+
+    def tell_anew(first_id: int) -> None:
+        tell(snapshot(service, run_id, connected_clients=hub.presence.total) | {"first_id": first_id})
+
+    tell(shown)
     return Viewer(
         outbox=connection.outbox,
         close=connection.close,
@@ -114,4 +123,5 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         run_id=run_id,
         cursor=cursor,
         follows=query.run_id is None,
+        tell_anew=tell_anew,
     )

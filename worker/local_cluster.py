@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import lifetime, times
-from shared.errors import CannotStart
+from shared.errors import CannotStart, ClusterAway
 from shared.places import RunPlaces, run_places
 from shared.runs import Run, RunStatus
 from shared.settings import Settings, without_secrets
@@ -101,6 +101,8 @@ class LocalCluster:
         if _begun(places):
             return
         if place.get("offset") or run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN):
+            if lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}"):
+                raise ClusterAway(f"Run {run.run_id} is at work, but its directory {places.directory} is not there.")
             _bury(run, places.directory, _FILES_GONE)  # it must not begin again
             return
         nextflow = self._nextflow()

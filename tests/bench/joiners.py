@@ -62,17 +62,17 @@ class Joiners:
         try:
             while not self._over.is_set():
                 last = self._join(0 if chance.random() < 0.5 else last)
-        except (websocket.WebSocketException, OSError) as error:
+        except Exception as error:  # whatever it is, it must not pass for being served
             self.failure = error
 
     def _join(self, since: int) -> int:
         """See what there is after `since`, and for a moment what comes; returns the id of the last event."""
         wrong = 0
         with closing(websocket.create_connection(f"{self.url}&since={since}", timeout=_SILENCE_SECONDS)) as wire:
-            kept = int(orjson.loads(wire.recv())["data"]["last_id"])
+            kept = int(_frame(wire)["data"]["last_id"])
             last, until = since, time.monotonic() + _STAY_SECONDS
             while last < kept or time.monotonic() < until:
-                number = orjson.loads(wire.recv())["id"]
+                number = _frame(wire)["id"]
                 if number is not None:
                     wrong += number != last + 1
                     last = number
@@ -81,6 +81,15 @@ class Joiners:
             self.replayed += kept - since
             self.wrong += wrong
         return last
+
+
+def _frame(wire: websocket.WebSocket) -> dict[str, Any]:
+    """The next one. Raises TrialFailed when there is none because the socket was closed."""
+    opcode, data = wire.recv_data()
+    if opcode != websocket.ABNF.OPCODE_TEXT:
+        raise TrialFailed(f"it was closed: {data!r}")
+    found: dict[str, Any] = orjson.loads(data)
+    return found
 
 
 def measure(sizes: Sizes) -> list[Section]:
@@ -101,6 +110,8 @@ def measure(sizes: Sizes) -> list[Section]:
         total.wrong += joiners.wrong
         with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
             alone.append(_carried(cast, load))
+    if not total.joined:
+        raise TrialFailed("Nobody joined late.")
     if total.wrong:
         raise TrialFailed(f"{total.wrong} events came to late joiners twice, too late or never.")
     note = (

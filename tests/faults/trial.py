@@ -236,7 +236,7 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
 
 def _judge_bystanders(scene: Scene, began: float, until: float) -> None:
     """Each viewer was told what was printed in that time, but for its last seconds, when it was printed."""
-    if not any(viewer.arrivals for viewer in scene.viewers):  # nothing is printed while a run starts
+    if not scene.stage.printed(scene.run_id):  # the run only starts
         return
     for viewer in scene.viewers:
         told = [(printed, here) for printed, here in list(viewer.arrivals) if printed >= began]

@@ -42,9 +42,9 @@ def run_id(service: Service, leases: Leases, make_run: Callable[..., Run]) -> st
     return run_id
 
 
-def greeted(service: Service, run_id: str, since: int | None) -> Greeted:
+def greeted(service: Service, run_id: str, since: int | None, offered: list[bytes] | None = None) -> Greeted:
     """The viewer, and the data of its first frame."""
-    offered: list[bytes] = []
+    offered = [] if offered is None else offered
     connection: Any = SimpleNamespace(outbox=SimpleNamespace(offer=offered.append), close=None, ping=None)
     hub: Any = SimpleNamespace(current=run_id, presence=SimpleNamespace(total=1))
     query = f"run_id={run_id}" + (f"&since={since}" if since is not None else "")
@@ -67,15 +67,31 @@ def test_a_viewer_begins_with_what_is_kept_and_is_told_so(service: Service, run_
 
 
 def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service, run_id: str) -> None:
-    """Events that it told of as kept are trimmed before they are read: the viewer has to come again."""
-    viewer, data = greeted(service, run_id, 0)
+    """Events that it told of as kept are trimmed before they are read: the viewer is told anew, and stays."""
+    told: list[bytes] = []
+    viewer, data = greeted(service, run_id, 0, told)
     for number in range(101, 121):
         line = LogLine("2026-01-31T00:00:00Z", f"line {number}", "p", "nextflow", "stdout", number)
         service.feed.append(run_id, 1, Batch(number, {}, [events.log(run_id, [line], times.now())]))
-    assert service.feed.bounds(run_id)[0] > data["first_id"]
+    first, last = service.feed.bounds(run_id)
+    assert first > data["first_id"]
+
+    def offer(frame: bytes, **_: int) -> bool:
+        told.append(frame)
+        return True
+
+    outbox: Any = SimpleNamespace(offer=offer)
+    viewer.outbox = outbox
     nobody: Any = None
+    hub = Hub(nobody, service.store, service.feed, nobody)
+    hub._write_kept(viewer)
+    anew, *events_ = (orjson.loads(frame[frame.index(b"{") :]) for frame in told[1:])
+    assert (anew["id"], anew["data"]["first_id"]) == (None, first)
+    assert [event["id"] for event in events_] == list(range(first, last + 1))
+    # From then on it is no newcomer.
+    viewer.cursor = 0
     with pytest.raises(Stalled):
-        Hub(nobody, service.store, service.feed, nobody)._write_kept(viewer)
+        hub._write_kept(viewer)
 
 
 @pytest.mark.parametrize("asked", ["store.get", "feed.bounds"])

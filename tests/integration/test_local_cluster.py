@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import CannotStart
+from shared.errors import CannotStart, ClusterAway
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
 from worker import local_cluster
@@ -154,3 +154,24 @@ def test_a_shim_that_sleeps_as_it_begins_starts_nothing_late(
         time.sleep(0.05)
     assert "could not be started" in str(cluster.outcome(run).reason)
     assert not starts.exists()
+
+
+def test_a_run_whose_directory_is_away_goes_on(
+    settings: Settings, make_run: Callable[..., Run], eventually: Callable[..., Any], tmp_path: Path
+) -> None:
+    """While it works nobody ends it for that; when the directory is back, it is followed from where it was."""
+    nextflow = tmp_path / "nextflow"
+    nextflow.write_text("#!/bin/sh\necho one\nsleep 3\necho two\n")
+    nextflow.chmod(0o755)
+    cluster = LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
+    run = make_run()
+    chunks = cluster.follow(run, {})
+    last = eventually(lambda: next((chunk for chunk in chunks if chunk.records), None))
+    chunks.close()  # type: ignore[attr-defined] # it is a generator
+    directory = settings.data_dir / "runs" / run.run_id
+    directory.rename(tmp_path / "away")
+    with pytest.raises(ClusterAway):
+        list(cluster.follow(run, last.place))
+    (tmp_path / "away").rename(directory)
+    assert [record.text for chunk in cluster.follow(run, last.place) for record in chunk.records] == ["two"]
+    assert cluster.outcome(run).code == 0

@@ -48,7 +48,7 @@ def test_they_come_from_the_claim(lab: Lab, read: int) -> None:
     assert second.texts == LINES[read:]
     assert {record.container for record in second.records} == {CONTAINER}
     assert lost(second) == []
-    assert [notice.level for notice in second.notices if "claim has the rest" in notice.message] == ["warning"]
+    assert [notice.level for notice in second.notices if "the claim has" in notice.message] == ["warning"]
     assert lab.fake.all("jobs") == lab.fake.all("pods") == []
 
 
@@ -235,8 +235,7 @@ def test_lines_that_came_in_parts(lab: Lab, after: Sequence[str]) -> None:
 def test_a_reader_that_hangs_is_not_waited_for_long(lab: Lab) -> None:
     """Its node is lost, or the claim does not answer: what came is kept, and the run ends although its pod stays."""
     second = lab.carry(left_behind(lab, *LINES[:5]))
-    lab.fake.stuck.add(f"{lab.job}-log-0-x")
-    lab.print_log(*LINES[:20], end=False)
+    lab.print_log(*LINES[:20], end=False, stuck=True)
     second.end(30)
     assert second.texts == LINES[5:20]
     assert len(lost(second)) == 1
@@ -244,17 +243,113 @@ def test_a_reader_that_hangs_is_not_waited_for_long(lab: Lab) -> None:
 
 def test_a_reader_whose_own_log_is_turned_over(lab: Lab) -> None:
     """What it printed first cannot be had, so that nobody knows the place: nothing is taken, and that is told."""
-    place = left_behind(lab)
-    second = lab.carry(place)
-    fault = lab.fake.answer(503, pattern="-log-0-x/log", times=1e9)
+    second = lab.carry(left_behind(lab))
+    fault = lab.fake.answer(503, pattern="-log-[0-9a-f]+-x/log", times=1e9)
     lab.print_log(*LINES[:60], end=False)
-    lab.fake.rotate(f"{lab.job}-log-0-x", LOG_CONTAINER)
-    lab.fake.write(f"{lab.job}-log-0-x", *LINES[60:], container=LOG_CONTAINER)
-    lab.fake.end_container(f"{lab.job}-log-0-x", container=LOG_CONTAINER)
+    [pod] = [pod["metadata"]["name"] for pod in lab.fake.all("pods")]
+    lab.fake.rotate(pod, LOG_CONTAINER)
+    lab.fake.write(pod, *LINES[60:], container=LOG_CONTAINER)
+    lab.fake.end_container(pod, container=LOG_CONTAINER)
     lab.fake.mend(fault)
     second.end()
     assert second.texts == []
     assert len(lost(second)) == 1
+
+
+def test_a_reader_that_is_evicted_too(lab: Lab) -> None:
+    """The next one goes on where it came to."""
+    second = lab.carry(left_behind(lab, *LINES[:5]))
+    lab.print_log(*LINES[:30], end=False)
+    eventually(lambda: second.texts == LINES[5:30])
+    [pod] = [pod["metadata"]["name"] for pod in lab.fake.all("pods")]
+    lab.fake.end_container(pod, 137, container=LOG_CONTAINER)
+    lab.fake.remove("pods", pod)
+    lab.print_log(*LINES)
+    second.end()
+    assert second.texts == LINES[5:]
+    assert lost(second) == []
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_cancel_while_nobody_could_see_the_pod(lab: Lab, seen: bool) -> None:
+    """The API server was away while the head printed and went, and is back with nothing left of it."""
+    follow = lab.carry()
+    job = eventually(lab.job_at_work)
+    assert job is not None
+    eventually(lambda: follow.chunks)
+    if seen:
+        waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ContainerCreating"}}}
+        owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
+        metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
+        lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending", "containerStatuses": [waiting]}})
+    time.sleep(0.5)
+    fault = lab.fake.answer(503, times=1e9)
+    lab.fake.cut(".")
+    follow.cancel()
+    lab.fake.remove("jobs", lab.job)
+    if seen:
+        lab.fake.remove("pods", "head")
+    lab.fake.expire()
+    lab.fake.mend(fault)
+    lab.print_log(*LINES)
+    outcome = follow.end()
+    assert follow.texts == LINES
+    assert outcome.cancelled
+    assert "before Nextflow started" not in str(outcome.reason)
+
+
+def test_a_run_that_was_seen_never_to_begin(lab: Lab) -> None:
+    """Its image cannot be had until its deadline: nothing is looked for that cannot be there."""
+    follow = lab.carry()
+    job = eventually(lab.job_at_work)
+    assert job is not None
+    waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
+    metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
+    lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending", "containerStatuses": [waiting]}})
+    eventually(lambda: any("image" in notice.message for notice in follow.notices))
+    lab.fake.change("jobs", lab.job, {"status": {"failed": 1}})
+    lab.fake.finish_job(lab.job, "Failed", "DeadlineExceeded")
+    lab.fake.remove("pods", "head")
+    follow.end()
+    assert lab.fake.count("POST", "/jobs") == 1
+    assert lost(follow) == []
+
+
+def test_a_run_that_was_never_let_go(lab: Lab) -> None:
+    """Its worker was killed before that, and it is cancelled: nothing of it can have been at work."""
+    first = lab.carry()
+    lab.fake.answer(503, "PATCH", times=1e9)
+    eventually(lambda: lab.fake.count("PATCH"))
+    first.leave()
+    second = lab.carry(cancelled=lambda: True)
+    outcome = second.end()
+    assert outcome.reason == "Cancelled before Nextflow started."
+    assert lab.fake.count("POST", "/jobs") == 1
+    assert lost(second) == []
+
+
+def test_a_log_that_was_turned_over_before_anybody_read_it(lab: Lab) -> None:
+    """It begins long after its container did: that lines before are missing is told, and where they are not guessed."""
+    head = "head"
+    first = lab.carry()
+    eventually(lab.job_at_work)
+    first.leave()
+    lab.head(head)
+    lab.fake.write(head, *LINES[:40], step=4 * 10**9)
+    lab.fake.rotate(head)
+    lab.fake.write(head, *LINES[40:60])
+    second = lab.carry()
+    eventually(lambda: second.texts == LINES[40:60])
+    [told] = [notice.message for notice in second.notices if "missing" in notice.message]
+    assert "rotated before they were read" in told
+    place = second.place
+    second.leave()
+    lab.fake.remove("jobs", lab.job)
+    lab.fake.remove("pods", head)
+    third = lab.carry(place)
+    third.end()
+    assert len(lost(third)) == 1
 
 
 def test_a_head_that_was_last_seen_before_it_began(lab: Lab) -> None:

@@ -96,10 +96,12 @@ export class Stream {
     const socket = new WebSocket(url);
     this.#socket = socket;
     this.#heardAt = Date.now();
+    let greeted = false;
     socket.onmessage = ({ data }) => {
       if (attempt !== this.#attempt) return;
       this.#heardAt = Date.now();
-      this.#failures = 0;
+      if (greeted) this.#failures = 0; // A greeting alone is no success.
+      greeted = true;
       if (this.#state !== "live") this.#tell({ state: "live" });
       this.#onFrame(JSON.parse(data));
     };

@@ -84,7 +84,10 @@ export class Watch {
 
   #takeSnapshot(data) {
     this.run.snapshot(data);
-    if (data.first_id > this.run.lastId + 1) this.#tell.onGap();
+    if (data.first_id > this.run.lastId + 1) {
+      this.run.lastId = data.first_id - 1;
+      this.#tell.onGap();
+    }
     this.#tell.onChange("snapshot");
   }
 

@@ -40,6 +40,8 @@ class _Seen:
 
     job: Json | None = None
     job_known: bool = False
+    suspended: bool = False
+    """Whether the Job was seen, and had not been let go."""
     pods: dict[str, Json] = field(default_factory=dict)
     pods_known: bool = False
 
@@ -69,7 +71,7 @@ class Carriage:
         self._heads: dict[str, Json] = {}
         self._followers: dict[str, Follower] = {}
         self._grant: Grant | None = None
-        self._adopted = False
+        self._adopted = self._let_go_now = False
         self._strange: deque[Json] = deque(maxlen=_STRANGE)
         self._ending, self._ending_at = False, 0.0
         self._looked = False
@@ -78,6 +80,7 @@ class Carriage:
         self._removal = Removal(api, namespace, run, self._patience, self._say)
         self._salvage = Salvage(api, settings, run, self._patience, self._telling, cancelled)
         self._watches = self._make_watches()
+        self._pods_watch = self._watches[1]
         self._thread = threading.Thread(target=self._carry, name=f"carriage {run.run_id}", daemon=True)
 
     @property
@@ -237,6 +240,7 @@ class Carriage:
         change = {"metadata": {"uid": self._grant.job_uid}, "spec": {"suspend": False}}
         try:
             self._patience.insist(lambda: self._api.merge(self._job, change))
+            self._let_go_now, self._seen.suspended = True, False
         except ClusterRefused as error:
             if error.status not in (404, 409, 422):  # it is gone, or another bears its name
                 raise
@@ -281,6 +285,7 @@ class Carriage:
 
     def _take_job(self, job: Json, gone: bool) -> None:
         self._seen.job = None if gone else job
+        self._seen.suspended = bool(job["spec"].get("suspend")) and not self._let_go_now
 
     def _job_listed(self) -> None:
         self._seen.job_known = True
@@ -331,6 +336,7 @@ class Carriage:
                     self._telling.cursors.get(source.key),
                     self._telling.relay,
                     whole=source.key in self._telling.read,
+                    begun=(state.get("running") or state.get("terminated") or {}).get("startedAt"),
                 )
                 # A copy, as whoever iterates may be stopping all of them just now.
                 self._followers = self._followers | {source.key: follower}
@@ -363,10 +369,10 @@ class Carriage:
 
     def _may_have_worked(self) -> bool:
         """Whether Nextflow may have been at work without anybody seeing it."""
-        if self._grant is None or self._grant.job_uid is None:
+        if self._grant is None or self._grant.job_uid is None or self._seen.suspended:
             return False
-        if self._ending:  # a pod that was seen has been watched to its end
-            return self._adopted and not self._heads
+        if self._heads or self._ending:  # what was watched all the time has been seen
+            return self._pods_watch.missed or (self._adopted and not self._heads)
         status = self._seen.job.get("status", {}) if self._seen.job else None
         return status is None or bool(status.get("failed") or status.get("succeeded"))
 

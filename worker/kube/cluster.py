@@ -11,6 +11,7 @@ from worker.cluster import Chunk, Outcome
 from worker.kube import manifest
 from worker.kube.api import Api, connect
 from worker.kube.carriage import Carriage
+from worker.kube.removal import only_prints
 
 _CHECK_SECONDS = 1.5
 _CHECK_AGAIN_SECONDS = 15.0
@@ -51,7 +52,8 @@ class KubernetesCluster:
         except (ClusterAway, ClusterRefused) as error:
             raise CannotStart(str(error)) from error
         working: dict[str, str] = {}
-        for labels, name in ((pod["metadata"]["labels"], pod["metadata"]["name"]) for pod in found.get("items") or ()):
+        pods = (pod["metadata"] for pod in found.get("items") or () if not only_prints(pod))
+        for labels, name in ((pod["labels"], pod["name"]) for pod in pods):
             run_id = labels[manifest.RUN_NAME_LABEL]
             if manifest.RUN_LABEL in labels:
                 working[run_id] = f"Job {job_name(run_id)} in {namespace}"

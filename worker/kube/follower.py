@@ -56,7 +56,8 @@ class Said:
 class Follower:
     """One container's log. `say` takes each piece in order, in the follower's thread, and may block.
 
-    `whole` if it was read to its end before. `short` is true once lines at its end are gone with the pod, or may be.
+    `whole` if it was read to its end before; `begun` is when the container began (RFC 3339). `short` is true once lines
+    at its end are gone with the pod, or may be.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Follower:
         say: Callable[[Said], None],
         *,
         whole: bool = False,
+        begun: str | None = None,
     ) -> None:
         self.source = source
         self.short = False
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/pods/{source.pod}/log"
-        self._tail = Tail(cursor)
+        self._tail = Tail(cursor, begun)
         self._say = say
         self._ended = threading.Event()
         self._stopping = threading.Event()
@@ -185,7 +187,7 @@ class Follower:
 
     def _take(self, lines: Sequence[Line]) -> bool:
         new = [known for line in lines for known in self._tail.take(line)]
-        self._tell(new)
+        self._tell(new, gap=self._tail.begins_late())
         return (self._tail.lost and self._settle()) or bool(new)
 
     def _settle(self) -> bool:

@@ -7,6 +7,7 @@ is known to be the run's. docs/kubernetes.md shows one.
 import base64
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -166,13 +167,17 @@ def secret(order: Order, job_uid: str) -> dict[str, Any]:
 
 
 def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
-    """A Job that prints how many bytes of the run's log the claim has, then those after `start`, and does no more."""
+    """A Job that prints how many bytes of the run's log the claim has, then those after `start`, and does no more.
+
+    It has a name of its own each time.
+    """
     marks = {
         "app.kubernetes.io/name": "nextflow",
         COMPONENT_LABEL: LOG_CONTAINER,
         "app.kubernetes.io/managed-by": "nextflow-controller",
         RUN_NAME_LABEL: run.run_id,
     }
+    name = f"{run.job_name}-log-{secrets.token_hex(3)}"
     log = settings.work_mount_path / "runs" / run.run_id / "log"
     container = {
         "name": LOG_CONTAINER,
@@ -186,7 +191,7 @@ def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": log_job_name(run, start), "namespace": settings.nextflow_namespace, "labels": marks},
+        "metadata": {"name": name, "namespace": settings.nextflow_namespace, "labels": marks},
         "spec": {
             "activeDeadlineSeconds": _LOG_SECONDS,
             "ttlSecondsAfterFinished": _LOG_SECONDS,
@@ -206,11 +211,6 @@ def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
             },
         },
     }
-
-
-def log_job_name(run: Run, start: int) -> str:
-    """What the Job is called that prints the run's log after so many bytes."""
-    return f"{run.job_name}-log-{start}"
 
 
 def _work(settings: Settings) -> dict[str, Any]:

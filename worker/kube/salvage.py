@@ -23,6 +23,8 @@ from worker.kube.telling import Telling
 _PAUSE_SECONDS = 0.5
 # A node that was short of something takes no pod for some minutes.
 _PATIENCE_SECONDS, _HURRIED_SECONDS = 600.0, 60.0
+# A pod that reads may be evicted as the one before it was; the next goes on where that came to.
+_ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
 
@@ -57,20 +59,25 @@ class Salvage:
         tail = Tail(dict(cursor))
         if tail.known is None or source.container != manifest.CONTAINER:
             return False
-        rest = _Rest(source, tail, *tail.known, self._telling)
-        message = f"{source.pod} was gone before the end of its log was read; the claim has the rest."
-        self._telling.say(Notice(f"salvage/{source.key}", "warning", message, "kubernetes"))
-        if not (self._read(rest) and rest.whole):
-            return False
-        self._telling.say(Said(source, [], tail.cursor, last=True))
-        return True
+        self._telling.say(Notice(f"salvage/{source.key}", "warning", _beginning(source, cursor), "kubernetes"))
+        for _ in range(_ATTEMPTS):
+            rest = _Rest(source, tail, self._telling)
+            ended_well = self._read(rest)
+            if rest.wrong:
+                return False
+            if ended_well and rest.whole:
+                self._telling.say(Said(source, [], tail.cursor, last=True))
+                return True
+            if ended_well is None:
+                return False
+        return False
 
-    def _read(self, rest: "_Rest") -> bool:
-        """Have the pod that prints the rest begin and read all it prints; returns whether it ended well."""
+    def _read(self, rest: "_Rest") -> bool | None:
+        """Have a pod print the rest, and read that; returns whether it ended well, None when it took too long."""
         job = manifest.log_job(self._run, self._settings, rest.start)
         pod = self._begun(job)
         if pod is None:
-            return False
+            return None
         source = Source(pod["metadata"]["name"], manifest.LOG_CONTAINER)
         follower = Follower(self._api, self._settings.nextflow_namespace, source, None, rest.take)
         follower.start()
@@ -83,7 +90,7 @@ class Salvage:
                 follower.mind()
                 waited, seen = (waited, seen) if rest.received == seen else (0.0, rest.received)
                 if self._too_long(waited):
-                    return False
+                    return None
                 self._patience.pause(_PAUSE_SECONDS)
                 waited += _PAUSE_SECONDS
         finally:
@@ -134,33 +141,39 @@ class Salvage:
         return None if state is None else int(state["exitCode"])
 
 
+def _beginning(source: Source, cursor: Mapping[str, Any]) -> str:
+    if cursor:
+        return f"{source.pod} was gone before the end of its log was read; the claim has the rest."
+    return "Nobody saw Nextflow at work, or read what it said; the claim has all of that, if there was any."
+
+
 class _Rest:
     """What is printed of a log: its size, then lines that are known, so that it is sure to be the place, then the rest.
 
-    The known ones begin after `start` bytes. `received` counts the bytes that came.
+    The known ones begin after `start` bytes. `received` counts the bytes that came. `wrong`: it is not the place.
     """
 
-    def __init__(self, source: Source, tail: Tail, start: int, known: list[int], telling: Telling) -> None:
-        self.start = start
+    def __init__(self, source: Source, tail: Tail, telling: Telling) -> None:
+        assert tail.known is not None  # noqa: S101 - asked before
+        self.start, self._known = tail.known
         self.received = 0
+        self.wrong = False
         self._source = source
         self._tail = tail
-        self._known = known
         self._telling = telling
         self._size: int | None = None
-        self._wrong = False
 
     @property
     def whole(self) -> bool:
         """Whether all has come that there is."""
         missing = None if self._size is None else self._size - self.start - self.received
         # The last line may have no newline at its end.
-        return missing in (0, -1) and not self._known and not self._wrong
+        return missing in (0, -1) and not self._known and not self.wrong
 
     def take(self, said: Said) -> None:
         """A piece of what is printed."""
         new = [pair for pair in zip(said.lines, said.records, strict=True) if self._is_new(pair[0])]
-        if new and not self._wrong:
+        if new and not self.wrong:
             for line, _ in new:
                 self._tail.take(line)
             records = [self._as_its_own(record) for _, record in new]
@@ -170,11 +183,11 @@ class _Rest:
     def _is_new(self, line: Line) -> bool:
         if self._size is None:
             self._size = int(line.text) if line.text.strip().isdigit() else -1
-            self._wrong |= self._size < self.start
+            self.wrong |= self._size < self.start
             return False
         self.received += line.size
         if self._known:
-            self._wrong |= line.mark[1] != self._known.pop(0)
+            self.wrong |= line.mark[1] != self._known.pop(0)
             return False
         return True
 

@@ -19,6 +19,9 @@ _LONGEST_STAMP = 64
 _MARKS = 16
 _SLACK = timedelta(seconds=5)
 _FIRST_YEAR = 1970
+# Nextflow's first words come some seconds after its container has begun. A log that begins much later has been turned
+# over before anybody read it.
+_FIRST_WITHIN = timedelta(seconds=90)
 _STAMPED = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?",
 )
@@ -93,10 +96,15 @@ class LineSplitter:
 
 
 class Tail:
-    """Tells which of the lines that are read are new. `cursor` is all it must know to go on, as JSON values."""
+    """Tells which of the lines that are read are new. `cursor` is all it must know to go on, as JSON values.
 
-    def __init__(self, cursor: dict[str, Any] | None) -> None:
+    `begun` is when whoever writes them began, as far as that is known.
+    """
+
+    def __init__(self, cursor: dict[str, Any] | None, begun: str | None = None) -> None:
         cursor = cursor or {}
+        self._begun = begun
+        self._late = False
         self._marks: deque[tuple[str, int]] = deque((tuple(mark) for mark in cursor.get("marks", ())), maxlen=_MARKS)
         # How many lines of the last one's time came in a row: equal lines of one time are told apart by number.
         self._equal = int(cursor.get("equal", 0))
@@ -164,7 +172,14 @@ class Tail:
         """Whether so much came after the place that it will not be found any more."""
         return self._aligning is not None and self._aligning.hopeless
 
+    def begins_late(self) -> bool:
+        """Whether the first line was so late that there may have been others before; True once."""
+        late, self._late = self._late, False
+        return late
+
     def _remember(self, line: Line) -> None:
+        if self._begun and not self._marks and _second(line.timestamp) - _second(self._begun) > _FIRST_WITHIN:
+            self._late, self._bytes = True, None
         self._equal = self._equal + 1 if self._marks and self._marks[-1][0] == line.timestamp else 1
         self._marks.append(line.mark)
         self._sizes.append(line.size)

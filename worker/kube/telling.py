@@ -105,5 +105,5 @@ def lost_end(key: str) -> Notice:
 
 def _gap(said: Said) -> Notice:
     before = said.records[0].timestamp
-    message = f"Some lines of {said.source.key} before {before} are lost: its log was rotated before they were read."
+    message = f"Lines of {said.source.key} before {before} are missing: its log was rotated before they were read."
     return Notice(f"gap/{said.source.key}/{before}", "warning", message, "kubernetes")

@@ -43,6 +43,8 @@ class Watch:
         self._listed = listed
         self._known: dict[str, Json] = {}
         self._version = ""
+        self._lists = 0
+        self._following = False
         self._stopping = threading.Event()
         self._stream: Stream | None = None
         self._thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
@@ -50,6 +52,11 @@ class Watch:
     def start(self) -> None:
         """Begin to watch."""
         self._thread.start()
+
+    @property
+    def missed(self) -> bool:
+        """Whether objects may have come, changed or gone unseen since the first list."""
+        return self._lists != 1 or not self._following
 
     def stop(self) -> None:
         """End the watch; returns at once."""
@@ -79,6 +86,7 @@ class Watch:
 
     def _list(self) -> None:
         found = self._api.get(self._path, self._query)
+        self._lists += 1
         here = {item["metadata"]["uid"]: item for item in found.get("items") or ()}
         for uid in self._known.keys() - here.keys():
             self._changed(self._known.pop(uid), True)
@@ -103,9 +111,13 @@ class Watch:
         if self._stopping.is_set():
             stream.cut()
         heard = False
-        for said in _parsed(stream):
-            heard = True
-            self._take(said)
+        self._following = True
+        try:
+            for said in _parsed(stream):
+                heard = True
+                self._take(said)
+        finally:
+            self._following = False
         return heard
 
     def _take(self, said: dict[str, Any]) -> None:

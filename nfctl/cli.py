@@ -172,8 +172,9 @@ def status(session: Session, run_id: str | None) -> None:
     info = answer["run"]
     lines = [f"{info['run_id']}  {show.coloured(info['status'], info['status'])}  {info['pipeline']}"]
     lines += [info["message"]] if info["message"] else []
-    lines += [show.progress_line(answer["progress"])] if answer["progress"] else []
-    lines += [f"{entry['position']}. in the queue: {entry['run_id']}  {entry['pipeline']}" for entry in answer["queue"]]
+    lines += [show.progress_line(answer["progress"])] if (answer["progress"] or {}).get("processes") else []
+    queue = answer["queue"] if run_id is None or info["status"] == "queued" else []
+    lines += [f"{entry['position']}. in the queue: {entry['run_id']}  {entry['pipeline']}" for entry in queue]
     session.answer(answer, "\n".join(lines))
 
 

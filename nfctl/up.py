@@ -2,6 +2,9 @@
 
 import sys
 import threading
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
 
 import click
 
@@ -9,6 +12,7 @@ from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
 from nfctl.follow import follow_run
 from nfctl.service import LocalService, find_programs, only_one
+from shared import times
 from shared.settings import Settings, mistyped
 
 EXAMPLE = "simple-pipeline"
@@ -28,13 +32,13 @@ def serve(settings: Settings, *, demo: bool) -> int:
         service.check()
         client = Client(service.url, next(iter(settings.auth_tokens), None))
         service.stop_when_told()
-        code, called = 0, show.called()
+        code, called, began = 0, show.called(), times.now()
         try:
             click.echo(f"Starting {service.names} …")
             service.start()
             if not service.told_to_stop:
                 _welcome(settings, service)
-                _tell_what_goes_on(client, "goes on, taken up again")
+                _tell_what_is_active(client, began)
                 code = _demo(settings, client, service) if demo else 0
             if demo and sys.stdout.isatty():
                 if service.told_to_stop:  # whoever pressed Ctrl-C asked for no more than that
@@ -45,7 +49,9 @@ def serve(settings: Settings, *, demo: bool) -> int:
                 service.watch()
         finally:
             try:
-                _tell_what_goes_on(client, f"goes on without the service; the next `{called} up` takes it up again")
+                if (run := _active(client)) is not None:
+                    again = f"the next `{called} up` takes it up again"
+                    click.echo(f"Run {run['run_id']} goes on without the service; {again}.")
                 click.echo("Stopping …")
             finally:
                 service.stop()
@@ -76,10 +82,16 @@ def _demo(settings: Settings, client: Client, service: LocalService) -> int:
     return codes[0] if codes else 1
 
 
-def _tell_what_goes_on(client: Client, how: str) -> None:
-    try:
-        run = client.call("GET", "/active")["run"]
-    except (Refused, Unreachable):
-        return
+def _tell_what_is_active(client: Client, began: datetime) -> None:
+    """Whether it goes on from before the service was started, or begins now."""
+    run = _active(client)
     if run is not None:
-        click.echo(f"Run {run['run_id']} {how}.")
+        goes_on = run["started_at"] is not None and times.from_text(run["started_at"]) < began
+        click.echo(f"Run {run['run_id']} {'goes on, taken up again' if goes_on else 'begins; it has waited for this'}.")
+
+
+def _active(client: Client) -> dict[str, Any] | None:
+    with suppress(Refused, Unreachable):
+        found: dict[str, Any] | None = client.call("GET", "/active")["run"]
+        return found
+    return None

@@ -85,7 +85,8 @@ def _show(section: Section, plots: Path) -> None:
     for name, plot in section.plots.items():
         plots.mkdir(parents=True, exist_ok=True)
         (plots / f"{name}.svg").write_text(svg(plot))
-        parts.append(f"![{plot.title}](plots/{name}.svg)")
+        parts.append(f"![{plot.title}]({plots.name}/{name}.svg)")
+        say(f"{plot.title}: {plots / f'{name}.svg'}")
     print("\n\n".join(parts), end="\n\n", flush=True)
 
 

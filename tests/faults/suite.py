@@ -63,7 +63,7 @@ class Suite:
         if verdict.clean:
             shutil.rmtree(directory)
         where = "" if verdict.clean else f", files in {directory}"
-        self._say(f"{fault.name} {number}: {verdict}{where}")
+        self._say(f"{fault.name}, trial {number + 1}: {verdict}{where}")
         return verdict
 
 

@@ -108,6 +108,13 @@ class Verdict:
     def clean(self) -> bool:
         return not (self.lost or self.doubled or self.disordered or self.wrong)
 
+    def __str__(self) -> str:
+        when = "amid the log" if self.amid else "while the run started"
+        if self.clean:
+            return f"clean; {when}, recovered in {self.recovery:.1f} s, {self.peak_mib:.0f} MiB at most"
+        counts = f"{self.lost} lost, {self.doubled} doubled, {self.disordered} out of order"
+        return f"NOT CLEAN; {when}: {'; '.join([counts, *self.wrong])}"
+
     def count(self, found: Sequence[int], expected: Sequence[int]) -> None:
         """Compare lines, or ids, with what should have come."""
         times = Counter(found)

@@ -55,7 +55,7 @@ class Viewer:
     """One socket and where it stands: the run it sees, and the last event of it that was written.
 
     `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
-    its client is still there. No event after its cursor may be missing; but as long as it has been sent none,
+    its client is still there. No event after its cursor may be missing; but until it is live or has been sent one,
     `tell_anew` tells it how things stand, with the first event that is kept.
     """
 
@@ -202,7 +202,7 @@ class Hub:
                 return True
             if viewer.follows and viewer.run_id != self.current:
                 if current == self.current:
-                    viewer.run_id, viewer.cursor = self.current, 0
+                    viewer.run_id, viewer.cursor, viewer.tell_anew = self.current, 0, None
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
@@ -210,6 +210,7 @@ class Hub:
             if viewer.cursor < channel.cursor:
                 return False
             channel.viewers.add(viewer)
+            viewer.tell_anew = None
             return True
 
     # Live: in the hub's thread.
@@ -363,7 +364,7 @@ class Hub:
             self._catch_up(viewer)
         except OSError:  # it is closed
             pass
-        except Stalled:
+        except (Stalled, RunNotFound):
             viewer.close(1013, TOO_SLOW)
 
     def _switch(self, run_id: str) -> None:
@@ -377,7 +378,7 @@ class Hub:
                 self._leave_channel(viewer)
                 # One that a delivery has not come to yet reads on by itself, and follows when it has all.
                 if before is not None and viewer.cursor >= before.cursor:
-                    viewer.run_id, viewer.cursor = run_id, 0
+                    viewer.run_id, viewer.cursor, viewer.tell_anew = run_id, 0, None
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)

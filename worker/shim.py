@@ -98,7 +98,8 @@ class Shim:
         """Note that there must be no second start, also if the machine loses its power in a moment."""
         for path, flags in ((self._directory / "started", os.O_WRONLY | os.O_CREAT), (self._directory, os.O_RDONLY)):
             there = os.open(path, flags, 0o600)
-            os.fsync(there)
+            with contextlib.suppress(OSError):  # not every file system does
+                os.fsync(there)
             os.close(there)
 
     def _word_is_left(self) -> bool:

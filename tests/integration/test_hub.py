@@ -136,7 +136,14 @@ def watch(hub: Hub) -> Iterator[Watch]:
     made: list[Watcher] = []
     threads: list[threading.Thread] = []
 
-    def begin(run_id: str | None = None, cursor: int = 0, *, reads: bool = True, to: Hub = hub) -> Watcher:
+    def begin(
+        run_id: str | None = None,
+        cursor: int = 0,
+        *,
+        reads: bool = True,
+        to: Hub = hub,
+        tell_anew: Callable[[int], None] | None = None,
+    ) -> Watcher:
         server, client = socket.socketpair()
         for end in (server, client):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
@@ -149,6 +156,7 @@ def watch(hub: Hub) -> Iterator[Watch]:
             run_id=run_id or to.current,
             cursor=cursor,
             follows=run_id is None,
+            tell_anew=tell_anew,
         )
         watcher = Watcher(viewer, client, closed=closed, pinged=pinged)
         if reads:
@@ -275,8 +283,11 @@ def test_who_follows_into_a_run_whose_beginning_is_gone_is_told(
     """So much was said before it came there that the first events are no longer kept: it has to connect again."""
     first = talk.begin()
     hub.notice()
-    watcher = watch()
+    told: list[int] = []
+    watcher = watch(tell_anew=told.append)
     eventually(lambda: watcher.ids(first) == [1])
+    newcomer = watch(cursor=1, tell_anew=told.append)  # it is live at once, with nothing to read before
+    eventually(lambda: newcomer.viewer in hub._live(first))
     read = feed.read
 
     def without_the_first(run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
@@ -288,7 +299,9 @@ def test_who_follows_into_a_run_whose_beginning_is_gone_is_told(
     talk.begin()
     talk.say("two", "three", "four")
     eventually(lambda: watcher.closed)
-    assert watcher.closed == [(1013, hub_module.TOO_SLOW)]
+    eventually(lambda: newcomer.closed)
+    assert watcher.closed == newcomer.closed == [(1013, hub_module.TOO_SLOW)]
+    assert told == []
     assert watcher.ids(first) == [1, 2, 3]
     assert watcher.ids(talk.run_id) == []
 

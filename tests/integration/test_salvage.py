@@ -387,3 +387,40 @@ def test_a_cancelled_run_that_nobody_saw_at_work(lab: Lab) -> None:
     assert second.texts == LINES
     assert outcome.cancelled
     assert "before Nextflow started" not in str(outcome.reason)
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_cancel_of_what_never_began_asks_nothing(lab: Lab, pending: bool) -> None:
+    """Another worker takes a run over whose pod cannot be made, or waits; the watch lists again; it is cancelled."""
+    first = lab.carry()
+    job = eventually(lab.job_at_work)
+    assert job is not None
+    first.leave()
+    if pending:
+        owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
+        metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
+        lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending"}})
+    second = lab.carry()
+    eventually(lambda: lab.fake.open_streams("watch|pods"))
+    time.sleep(0.3)
+    if pending:
+        lab.fake.expire()
+        lab.fake.cut(".")
+        time.sleep(0.5)
+    second.cancel()
+    assert second.end().reason == "Cancelled before Nextflow started."
+    assert lab.fake.count("POST", "/jobs") == 1
+    assert lost(second) == []
+
+
+def test_a_quiet_container_beside_nextflow_has_lost_nothing(lab: Lab) -> None:
+    """It says its first word long after it began."""
+    follow = lab.carry()
+    head = lab.head()
+    lab.fake.start_container(head, "proxy")
+    lab.fake.write(head, "one")
+    lab.fake.write(head, "drained", container="proxy", step=200 * 10**9)
+    lab.fake.end_container(head, container="proxy")
+    lab.fake.finish(head, lab.job)
+    assert follow.end().code == 0
+    assert [notice.message for notice in follow.notices if "missing" in notice.message] == []

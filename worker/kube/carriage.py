@@ -32,6 +32,7 @@ from worker.kube.watch import Watch
 _PULSE_SECONDS = 0.2
 _LATE_SECONDS = 60.0
 _STRANGE = 100
+_COUNTS = ("active", "failed", "succeeded")
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class _Seen:
 
     job: Json | None = None
     job_known: bool = False
+    untouched: bool = False
+    """Whether the Job was seen at first, and had had no pod."""
     suspended: bool = False
     """Whether the Job was seen, and had not been let go."""
     pods: dict[str, Json] = field(default_factory=dict)
@@ -284,6 +287,8 @@ class Carriage:
         self._patience.tell_away()
 
     def _take_job(self, job: Json, gone: bool) -> None:
+        if not self._seen.job_known:
+            self._seen.untouched = not any(job.get("status", {}).get(count) for count in _COUNTS)
         self._seen.job = None if gone else job
         self._seen.suspended = bool(job["spec"].get("suspend")) and not self._let_go_now
 
@@ -336,7 +341,7 @@ class Carriage:
                     self._telling.cursors.get(source.key),
                     self._telling.relay,
                     whole=source.key in self._telling.read,
-                    begun=(state.get("running") or state.get("terminated") or {}).get("startedAt"),
+                    begun=_began(state) if container["name"] == manifest.CONTAINER else None,
                 )
                 # A copy, as whoever iterates may be stopping all of them just now.
                 self._followers = self._followers | {source.key: follower}
@@ -371,8 +376,10 @@ class Carriage:
         """Whether Nextflow may have been at work without anybody seeing it."""
         if self._grant is None or self._grant.job_uid is None or self._seen.suspended:
             return False
-        if self._heads or self._ending:  # what was watched all the time has been seen
-            return self._pods_watch.missed or (self._adopted and not self._heads)
+        if self._heads:  # one that was watched to its end has not been at work
+            return not all(map(self._pods_watch.saw_to_its_end, self._heads))
+        if self._ending:  # nor was there one before, or since
+            return self._pods_watch.missed or (self._adopted and not self._seen.untouched)
         status = self._seen.job.get("status", {}) if self._seen.job else None
         return status is None or bool(status.get("failed") or status.get("succeeded"))
 
@@ -393,3 +400,8 @@ class Carriage:
         outcome = verdict(self._heads.values(), seen, cancelled=cancelled, started=self._telling.started)
         self._telling.started = self._telling.started or outcome.code is not None
         return outcome
+
+
+def _began(state: Json) -> str | None:
+    found: str | None = (state.get("running") or state.get("terminated") or {}).get("startedAt")
+    return found

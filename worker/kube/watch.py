@@ -44,6 +44,7 @@ class Watch:
         self._known: dict[str, Json] = {}
         self._version = ""
         self._lists = 0
+        self._lost: set[str] = set()
         self._following = False
         self._stopping = threading.Event()
         self._stream: Stream | None = None
@@ -55,8 +56,12 @@ class Watch:
 
     @property
     def missed(self) -> bool:
-        """Whether objects may have come, changed or gone unseen since the first list."""
+        """Whether objects may have come and gone unseen since the first list."""
         return self._lists != 1 or not self._following
+
+    def saw_to_its_end(self, uid: str) -> bool:
+        """Whether all that became of an object that was told has been told."""
+        return self._following and uid not in self._lost
 
     def stop(self) -> None:
         """End the watch; returns at once."""
@@ -89,6 +94,7 @@ class Watch:
         self._lists += 1
         here = {item["metadata"]["uid"]: item for item in found.get("items") or ()}
         for uid in self._known.keys() - here.keys():
+            self._lost.add(uid)
             self._changed(self._known.pop(uid), True)
         for uid, item in here.items():
             before = self._known.get(uid)

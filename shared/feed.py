@@ -103,12 +103,15 @@ class Feed:
             entries = self._redis.xrevrange(keys.events(run_id), last, "-", count=most)
         return [_numbered(entry) for entry in entries]
 
+    def first_id(self, run_id: str) -> int:
+        """The id of the first kept event, 1 when there is none."""
+        first = self.read(run_id, 0, 1)
+        return first[0][0] if first else 1
+
     def bounds(self, run_id: str) -> tuple[int, int]:
         """The ids of the first and the last kept event; (1, 0) when there is none."""
-        first, last = self.read(run_id, 0, 1), self.read_back(run_id, None, 1)
-        if not (first and last):
-            return 1, 0
-        return first[0][0], last[0][0]
+        last = self.read_back(run_id, None, 1)
+        return (self.first_id(run_id), last[0][0]) if last else (1, 0)
 
 
 def parse_message(message: bytes) -> tuple[str, int, bytes]:

@@ -194,3 +194,17 @@ workflow {
 }
 """
     )
+
+
+@pytest.fixture
+def ten_tries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of whoever follows a run and is not let in: none is made, and the tenth raises TimeoutError."""
+    tries: list[float] = []
+
+    def enough(seconds: float) -> None:
+        tries.append(seconds)
+        if len(tries) == 10:
+            raise TimeoutError
+
+    monkeypatch.setattr("nfctl.client.time.sleep", enough)
+    return tries

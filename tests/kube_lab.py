@@ -164,6 +164,16 @@ class Lab:
         self.fake.start_pod(name, self.head_labels(), owner=job, **more)
         return name
 
+    def waiting_head(self, why: str | None = None) -> None:
+        """Wait until the Job is let go, and have its pod wait for a node, or its container for that reason."""
+        job = eventually(self.job_at_work)
+        assert job is not None
+        owner = {"kind": "Job", "name": self.job, "uid": job["metadata"]["uid"]}
+        metadata = {"name": "head", "labels": self.head_labels(), "ownerReferences": [owner]}
+        waiting = {"name": manifest.CONTAINER, "state": {"waiting": {"reason": why}}}
+        status = {"phase": "Pending"} | ({"containerStatuses": [waiting]} if why else {})
+        self.fake.add("pods", {"metadata": metadata, "status": status})
+
     def print_log(self, *lines: str | bytes, code: int = 0, end: bool = True, stuck: bool = False) -> int:
         """Wait for a Job that prints the run's log, and have its pod do so, as if these were all its lines.
 

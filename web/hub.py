@@ -67,6 +67,10 @@ class Viewer:
     follows: bool
     tell_anew: Callable[[int], None] | None = None
 
+    def lead_on(self, run_id: str | None) -> None:
+        """To the beginning of that run."""
+        self.run_id, self.cursor, self.tell_anew = run_id, 0, None
+
 
 @dataclass(eq=False, slots=True)
 class Channel:
@@ -202,7 +206,7 @@ class Hub:
                 return True
             if viewer.follows and viewer.run_id != self.current:
                 if current == self.current:
-                    viewer.run_id, viewer.cursor, viewer.tell_anew = self.current, 0, None
+                    viewer.lead_on(self.current)
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
@@ -378,7 +382,7 @@ class Hub:
                 self._leave_channel(viewer)
                 # One that a delivery has not come to yet reads on by itself, and follows when it has all.
                 if before is not None and viewer.cursor >= before.cursor:
-                    viewer.run_id, viewer.cursor, viewer.tell_anew = run_id, 0, None
+                    viewer.lead_on(run_id)
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)

@@ -101,7 +101,7 @@ class LocalCluster:
         if _begun(places):
             return
         if place.get("offset") or run.status in (RunStatus.RUNNING, RunStatus.UNKNOWN):
-            if lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}"):
+            if _processes_of(run):
                 raise ClusterAway(f"Run {run.run_id} is at work, but its directory {places.directory} is not there.")
             _bury(run, places.directory, _FILES_GONE)  # it must not begin again
             return
@@ -153,9 +153,7 @@ class LocalCluster:
                 "directory": str(made.directory),
                 "grace_seconds": self._settings.cancel_grace_seconds,
             }
-            part = places.directory / f"command.json.{os.getpid()}"
-            part.write_text(json.dumps(order))
-            part.replace(places.directory / "command.json")
+            _write_whole(places.directory / "command.json", json.dumps(order))
         except OSError as error:
             raise CannotStart(f"The run's directory {places.directory} cannot be written: {error.strerror}.") from error
 
@@ -249,12 +247,17 @@ def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
 def _forbid(directory: Path, why: str) -> bool:
     """Keep a shim that comes too late from starting anything; False when no word can be left for it now."""
     try:
-        part = directory / f"forbidden.{os.getpid()}"
-        part.write_text(why)
-        part.replace(directory / "forbidden")
+        _write_whole(directory / "forbidden", why)
     except OSError:
         return False
     return True
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Whoever reads the file sees all of the text or none, also when two write it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_text(text)
+    part.replace(path)
 
 
 def _make_wake(directory: Path) -> None:
@@ -277,12 +280,14 @@ def _bury_if_dead(run: Run, places: RunPlaces) -> None:
 
 def _bury(run: Run, directory: Path, reason: str) -> None:
     """End what is left of a run, and say how it ended in place of a shim that cannot."""
-    lifetime.kill_until_gone(lambda: lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}"))
+    lifetime.kill_until_gone(lambda: _processes_of(run))
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_wake(directory)
-    part = directory / f"exit.json.{os.getpid()}"
-    part.write_text(json.dumps({"code": None, "reason": reason}))
-    part.replace(directory / "exit.json")
+    _write_whole(directory / "exit.json", json.dumps({"code": None, "reason": reason}))
+
+
+def _processes_of(run: Run) -> list[int]:
+    return lifetime.marked_processes(f"NFCTL_RUN_ID={run.run_id}")
 
 
 def _shim_is_gone(directory: Path) -> bool:

@@ -207,7 +207,7 @@ class Supervisor:
             outcome = self._tools.cluster.outcome(run)
         except (StoreAway, ClusterAway, Fenced, RunNotFound):  # no mistake: whoever can goes on with it
             raise
-        except Exception:
+        except Exception:  # what cannot be followed may have ended all the same
             if self._run_id in self._tools.cluster.what_works():  # two runs would work if the slot were free now
                 raise
             _log.exception("Nobody saw how the run ended.", extra={"action": "run.lost", "run_id": self._run_id})

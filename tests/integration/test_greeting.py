@@ -94,7 +94,7 @@ def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service
         hub._write_kept(viewer)
 
 
-@pytest.mark.parametrize("asked", ["store.get", "feed.bounds"])
+@pytest.mark.parametrize("asked", ["store.get", "feed.first_id"])
 def test_what_is_told_of_a_run_is_as_old_as_the_id_beside_it(
     service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:

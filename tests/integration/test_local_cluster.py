@@ -20,6 +20,7 @@ from worker.cluster import Chunk
 from worker.local_cluster import LocalCluster
 
 PLACE = {"offset": 0}
+WithNextflow = Callable[[str], LocalCluster]
 
 
 @pytest.fixture
@@ -38,6 +39,19 @@ def slow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalC
     for process in begun:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def with_nextflow(settings: Settings, tmp_path: Path) -> WithNextflow:
+    """A machine whose Nextflow is a shell script."""
+
+    def make(script: str) -> LocalCluster:
+        nextflow = tmp_path / "nextflow"
+        nextflow.write_text(f"#!/bin/sh\n{script}\n")
+        nextflow.chmod(0o755)
+        return LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
+
+    return make
 
 
 def test_a_worker_that_waits_for_the_start_can_hold_on_to_the_run(
@@ -89,13 +103,10 @@ def test_a_start_that_cannot_be_called_off_is_waited_for(
 
 
 def test_what_is_called_off_as_it_begins_ends(
-    settings: Settings, make_run: Callable[..., Run], eventually: Callable[..., Any], tmp_path: Path
+    settings: Settings, make_run: Callable[..., Run], eventually: Callable[..., Any], with_nextflow: WithNextflow
 ) -> None:
     """The word comes when Nextflow has just started: it is ended, with the reason, and nobody calls it cancelled."""
-    sleeper = tmp_path / "nextflow"
-    sleeper.write_text("#!/bin/sh\nexec sleep 300\n")
-    sleeper.chmod(0o755)
-    cluster = LocalCluster(replace(settings, nextflow_bin=str(sleeper)))
+    cluster = with_nextflow("exec sleep 300")
     run = make_run()
     chunks = cluster.follow(run, {})
     eventually(lambda: next(chunks).started)
@@ -106,14 +117,11 @@ def test_what_is_called_off_as_it_begins_ends(
 
 
 def test_a_run_whose_files_are_gone_does_not_begin_again(
-    settings: Settings, make_run: Callable[..., Run], tmp_path: Path
+    settings: Settings, make_run: Callable[..., Run], tmp_path: Path, with_nextflow: WithNextflow
 ) -> None:
     """A machine that lost its power may have kept less on its disk than Redis has: the run is over, and says so."""
     starts = tmp_path / "starts"
-    nextflow = tmp_path / "nextflow"
-    nextflow.write_text(f"#!/bin/sh\necho start >> {starts}\necho hello\n")
-    nextflow.chmod(0o755)
-    cluster = LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
+    cluster = with_nextflow(f"echo start >> {starts}\necho hello")
     run = make_run()
     [*_, last] = cluster.follow(run, {})
     shutil.rmtree(settings.data_dir / "runs" / run.run_id)
@@ -126,19 +134,20 @@ def test_a_run_whose_files_are_gone_does_not_begin_again(
 
 
 def test_a_shim_that_sleeps_as_it_begins_starts_nothing_late(
-    settings: Settings, make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    make_run: Callable[..., Run],
+    tmp_path: Path,
+    with_nextflow: WithNextflow,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is stopped just before it says that it has begun, the run is called off meanwhile, and it wakes up."""
     monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.5)
     starts = tmp_path / "starts"
-    nextflow = tmp_path / "nextflow"
-    nextflow.write_text(f"#!/bin/sh\necho start >> {starts}\n")
-    nextflow.chmod(0o755)
+    cluster = with_nextflow(f"echo start >> {starts}")
     slow = (
         "import sys, time; from worker import shim; say = shim.Shim._say_started;"
         "shim.Shim._say_started = lambda self: (time.sleep(2), say(self)); shim.main()"
     )
-    cluster = LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
 
     def launch(directory: Path) -> subprocess.Popen[bytes]:
         (directory / "shim.err").touch()
@@ -157,13 +166,14 @@ def test_a_shim_that_sleeps_as_it_begins_starts_nothing_late(
 
 
 def test_a_run_whose_directory_is_away_goes_on(
-    settings: Settings, make_run: Callable[..., Run], eventually: Callable[..., Any], tmp_path: Path
+    settings: Settings,
+    make_run: Callable[..., Run],
+    eventually: Callable[..., Any],
+    tmp_path: Path,
+    with_nextflow: WithNextflow,
 ) -> None:
     """While it works nobody ends it for that; when the directory is back, it is followed from where it was."""
-    nextflow = tmp_path / "nextflow"
-    nextflow.write_text("#!/bin/sh\necho one\nsleep 3\necho two\n")
-    nextflow.chmod(0o755)
-    cluster = LocalCluster(replace(settings, nextflow_bin=str(nextflow)))
+    cluster = with_nextflow("echo one\nsleep 3\necho two")
     run = make_run()
     chunks = cluster.follow(run, {})
     last = eventually(lambda: next((chunk for chunk in chunks if chunk.records), None))

@@ -274,14 +274,10 @@ def test_a_reader_that_is_evicted_too(lab: Lab) -> None:
 def test_a_cancel_while_nobody_could_see_the_pod(lab: Lab, seen: bool) -> None:
     """The API server was away while the head printed and went, and is back with nothing left of it."""
     follow = lab.carry()
-    job = eventually(lab.job_at_work)
-    assert job is not None
+    eventually(lab.job_at_work)
     eventually(lambda: follow.chunks)
     if seen:
-        waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ContainerCreating"}}}
-        owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
-        metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
-        lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending", "containerStatuses": [waiting]}})
+        lab.waiting_head("ContainerCreating")
     time.sleep(0.5)
     fault = lab.fake.answer(503, times=1e9)
     lab.fake.cut(".")
@@ -301,12 +297,7 @@ def test_a_cancel_while_nobody_could_see_the_pod(lab: Lab, seen: bool) -> None:
 def test_a_run_that_was_seen_never_to_begin(lab: Lab) -> None:
     """Its image cannot be had until its deadline: nothing is looked for that cannot be there."""
     follow = lab.carry()
-    job = eventually(lab.job_at_work)
-    assert job is not None
-    waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ImagePullBackOff"}}}
-    owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
-    metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
-    lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending", "containerStatuses": [waiting]}})
+    lab.waiting_head("ImagePullBackOff")
     eventually(lambda: any("image" in notice.message for notice in follow.notices))
     lab.fake.change("jobs", lab.job, {"status": {"failed": 1}})
     lab.fake.finish_job(lab.job, "Failed", "DeadlineExceeded")
@@ -355,12 +346,7 @@ def test_a_log_that_was_turned_over_before_anybody_read_it(lab: Lab) -> None:
 def test_a_head_that_was_last_seen_before_it_began(lab: Lab) -> None:
     """The watch broke off while its container was made, and when it is back all is over."""
     follow = lab.carry()
-    job = eventually(lab.job_at_work)
-    assert job is not None
-    waiting = {"name": CONTAINER, "state": {"waiting": {"reason": "ContainerCreating"}}}
-    owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
-    metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
-    lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending", "containerStatuses": [waiting]}})
+    lab.waiting_head("ContainerCreating")
     eventually(lambda: follow.chunks)
     time.sleep(0.5)
     fault = lab.fake.answer(503, times=1e9)
@@ -393,13 +379,10 @@ def test_a_cancelled_run_that_nobody_saw_at_work(lab: Lab) -> None:
 def test_a_cancel_of_what_never_began_asks_nothing(lab: Lab, pending: bool) -> None:
     """Another worker takes a run over whose pod cannot be made, or waits; the watch lists again; it is cancelled."""
     first = lab.carry()
-    job = eventually(lab.job_at_work)
-    assert job is not None
+    eventually(lab.job_at_work)
     first.leave()
     if pending:
-        owner = {"kind": "Job", "name": lab.job, "uid": job["metadata"]["uid"]}
-        metadata = {"name": "head", "labels": lab.head_labels(), "ownerReferences": [owner]}
-        lab.fake.add("pods", {"metadata": metadata, "status": {"phase": "Pending"}})
+        lab.waiting_head()
     second = lab.carry()
     eventually(lambda: lab.fake.open_streams("watch|pods"))
     time.sleep(0.3)

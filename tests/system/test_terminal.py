@@ -108,18 +108,10 @@ def test_what_can_be_run_and_what_a_run_left(service: Any) -> None:
     assert (no_address.returncode, "http://127.0.0.1:8000" in no_address.stderr) == (1, True)
 
 
-def test_who_follows_is_told_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_follows_is_told_when_nobody_answers(ten_tries: list[float]) -> None:
     """Once, and only after some tries, so that a restart of the service passes in silence."""
     told: list[tuple[int, str]] = []
-    tries: list[float] = []
-
-    def enough(seconds: float) -> None:
-        tries.append(seconds)
-        if len(tries) == 10:
-            raise TimeoutError
-
-    monkeypatch.setattr("nfctl.client.time.sleep", enough)
     client = Client(f"http://127.0.0.1:{free_port()}", None)
     with pytest.raises(TimeoutError):
-        next(client.follow("run-20260131-000000-abcdef12", away=lambda why: told.append((len(tries), why))))
+        next(client.follow("run-20260131-000000-abcdef12", away=lambda why: told.append((len(ten_tries), why))))
     assert told == [(2, "The service does not answer.")]

@@ -49,20 +49,13 @@ def bad_gateway(*_: Any, **__: Any) -> Any:
         (refuse, bad_gateway, "The way there is broken."),
     ],
 )
+@pytest.mark.usefixtures("ten_tries")
 def test_it_is_told_why(
     monkeypatch: pytest.MonkeyPatch, connect: Callable[..., Any], call: Callable[..., Any] | None, why: str
 ) -> None:
     """Once, after some tries."""
     client = Client("http://127.0.0.1:1", None)
-    tries: list[float] = []
     told: list[str] = []
-
-    def enough(seconds: float) -> None:
-        tries.append(seconds)
-        if len(tries) == 10:
-            raise TimeoutError
-
-    monkeypatch.setattr("nfctl.client.time.sleep", enough)
     monkeypatch.setattr(websocket, "create_connection", connect)
     monkeypatch.setattr(client, "call", call)
     with pytest.raises(TimeoutError):

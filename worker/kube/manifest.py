@@ -111,11 +111,14 @@ def order(run: Run, settings: Settings) -> Order:
 
 def labels(run: Run) -> dict[str, str]:
     """What marks the objects of a run."""
+    return _common_labels("head") | {RUN_LABEL: run.run_id}
+
+
+def _common_labels(component: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "nextflow",
-        COMPONENT_LABEL: "head",
+        COMPONENT_LABEL: component,
         "app.kubernetes.io/managed-by": "nextflow-controller",
-        RUN_LABEL: run.run_id,
     }
 
 
@@ -171,12 +174,7 @@ def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
 
     It has a name of its own each time.
     """
-    marks = {
-        "app.kubernetes.io/name": "nextflow",
-        COMPONENT_LABEL: LOG_CONTAINER,
-        "app.kubernetes.io/managed-by": "nextflow-controller",
-        RUN_NAME_LABEL: run.run_id,
-    }
+    marks = _common_labels(LOG_CONTAINER) | {RUN_NAME_LABEL: run.run_id}
     name = f"{run.job_name}-log-{secrets.token_hex(3)}"
     log = settings.work_mount_path / "runs" / run.run_id / "log"
     container = {

@@ -16,6 +16,7 @@ from nfctl.tools import ToolMissing
 from nfctl.up import serve
 from shared import settings as settings_module
 from shared.errors import BadSetting
+from shared.runs import RunStatus
 from shared.settings import Settings
 
 _USAGE = 2
@@ -181,14 +182,17 @@ def status(session: Session, run_id: str | None) -> None:
 @commands.command()
 @click.argument("run_id", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends, and exit with its code.")
+@click.option("--tail", "-n", type=click.IntRange(min=1), metavar="LINES", help="Only so many of the newest lines.")
 @json_option
 @click.pass_obj
-def logs(session: Session, run_id: str | None, follow: bool) -> None:
+def logs(session: Session, run_id: str | None, follow: bool, tail: int | None) -> None:
     """Print the log of RUN_ID, or of the active or last run."""
+    if follow and tail:
+        raise click.UsageError("--follow begins with all that is kept; it takes no --tail.")
     run_id = session.current_run(run_id)
     if follow:
         sys.exit(follow_run(session.client, run_id, as_json=session.as_json))
-    text = session.client.text(f"/runs/{run_id}/logs")
+    text = session.client.text(f"/runs/{run_id}/logs{f'?tail={tail}' if tail else ''}")
     session.answer({"run_id": run_id, "lines": text.splitlines()}, text.removesuffix("\n"))
 
 
@@ -204,7 +208,7 @@ def cancel(session: Session, run_id: str | None) -> None:
 
 @commands.command()
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
-@click.option("--status", "wanted", help="Only runs of this status.")
+@click.option("--status", "wanted", type=click.Choice(list(RunStatus)), help="Only runs of this status.")
 @json_option
 @click.pass_obj
 def history(session: Session, limit: int, wanted: str | None) -> None:

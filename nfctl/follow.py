@@ -30,11 +30,14 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
 def _follow(client: Client, run_id: str, as_json: bool) -> int:
     shown: tuple[Any, ...] = ()
     last = 0
+    gap_told = False
     for frame in client.follow(run_id, away=lambda why: click.echo(f"{why} {_AWAY}", err=True)):
         if frame["data"].get("first_id", 0) > last + 1:
-            click.echo(_GAP, err=True)
-            last = frame["data"]["first_id"] - 1
-        last = frame["id"] or last
+            if not gap_told:
+                click.echo(_GAP, err=True)
+            gap_told, last = True, frame["data"]["first_id"] - 1
+        if frame["id"] is not None:
+            gap_told, last = False, frame["id"]
         if as_json:
             click.echo(json.dumps(frame))
             if frame["type"] == "complete":

@@ -2,6 +2,7 @@
 
 import json
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,10 @@ def named(pipeline: str, client: Client) -> str:
         raise click.BadParameter(f"{path.absolute()} does not exist.")
     if "/" not in pipeline and pipeline not in (names := [row["pipeline"] for row in workflows(client)]):
         there_are = f" (there are {', '.join(names)})" if names else ""
-        click.echo(f"No example is called {pipeline}{there_are}; Nextflow looks for nextflow-io/{pipeline}.", err=True)
+        near = "".join(f" Did you mean {name}?" for name in get_close_matches(pipeline, names, 1))
+        click.echo(
+            f"No example is called {pipeline}{there_are}; Nextflow looks for nextflow-io/{pipeline}.{near}", err=True
+        )
     return pipeline
 
 

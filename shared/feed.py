@@ -104,14 +104,14 @@ class Feed:
         return [_numbered(entry) for entry in entries]
 
     def first_id(self, run_id: str) -> int:
-        """The id of the first kept event, 1 when there is none."""
-        first = self.read(run_id, 0, 1)
-        return first[0][0] if first else 1
+        """The id of the first kept event; when none is kept, that of the next one there will be."""
+        return self.bounds(run_id)[0]
 
     def bounds(self, run_id: str) -> tuple[int, int]:
-        """The ids of the first and the last kept event; (1, 0) when there is none."""
-        last = self.read_back(run_id, None, 1)
-        return (self.first_id(run_id), last[0][0]) if last else (1, 0)
+        """The ids of the first kept event and of the last; when none is kept, the first is the next one to come."""
+        last_id = self.last_id(run_id)
+        first = self.read(run_id, 0, 1)
+        return first[0][0] if first else last_id + 1, last_id
 
 
 def parse_message(message: bytes) -> tuple[str, int, bytes]:

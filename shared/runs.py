@@ -3,14 +3,16 @@
 import secrets
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from shared import redaction, times
 from shared.errors import IllegalMove
-from shared.records import known
+from shared.records import known, names
+
+_TIMES = ("queued_at", "started_at", "finished_at")
 
 
 class RunStatus(StrEnum):
@@ -126,16 +128,15 @@ class Run:
 
     def to_record(self) -> dict[str, Any]:
         """The record as JSON values; `from_record` reads it back to an equal run."""
-        record = asdict(self)
-        for name in ("queued_at", "started_at", "finished_at"):
-            record[name] = _text(record[name])
-        return record
+        # Not asdict, which copies all parameters, however deep.
+        record = {name: getattr(self, name) for name in names(Run)}
+        return record | {name: _text(record[name]) for name in _TIMES}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Run":
         """The run that `to_record` wrote; what a newer version of the service has put into it besides is left out."""
         values = known(cls, record)
-        for name in ("queued_at", "started_at", "finished_at"):
+        for name in _TIMES:
             values[name] = times.from_text(values[name]) if values[name] else None
         values["status"] = RunStatus(values["status"])
         return cls(**values)

@@ -252,13 +252,15 @@ class Store:
         return None if index is None else int(index) + 1
 
     def latest_id(self) -> str | None:
-        """The active run, else the one that ended last, else the newest."""
+        """The active run, else the one of those that are kept whose end was known last."""
         active = self.active_id()
         if active:
             return active
-        recent = [run for run in self.history(20) if run.status.final and run.finished_at]
-        recent.sort(key=lambda run: run.finished_at or run.queued_at, reverse=True)
-        return recent[0].run_id if recent else None
+        with store_errors():
+            for ended in self.redis.zrevrange(keys.ENDED, 0, 0):
+                if self.redis.exists(keys.run(ended.decode())):  # none is kept for longer than the last one
+                    return str(ended.decode())
+        return None
 
     def history(
         self, limit: int, *, before: str | datetime | None = None, status: RunStatus | None = None

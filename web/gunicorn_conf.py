@@ -7,6 +7,7 @@ monkey.patch_all()
 import gc  # noqa: E402 - everything after this line must see the patched modules
 from typing import Any  # noqa: E402
 
+import web.app  # noqa: E402, F401 - once for all processes; each makes its own app of it
 from shared import settings as settings_module  # noqa: E402
 from shared.logs import configure_logging  # noqa: E402
 from web.processes import Handover, WebWorker  # noqa: E402

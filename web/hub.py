@@ -256,7 +256,8 @@ class Hub:
             message = channel.get_message(timeout=min(left, _PULSE_SECONDS))
             if message is not None and message["type"] == "message":
                 self._relay(self._gather(channel, parse_message(message["data"])))
-        self._reread()
+        if self._viewers:  # who comes later notices for itself which run there is
+            self._reread()
         if self._queue_changed:
             self._keep_alive()
 

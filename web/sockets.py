@@ -58,7 +58,8 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
         query = parse_query(StreamQuery)
         if query.run_id is not None:
             service.store.get(query.run_id)
-        hub.notice()
+        else:
+            hub.notice()
 
     @sock.route("/api/v1/pipeline/stream", bp=door)  # type: ignore[untyped-decorator]  # flask-sock has no types
     def stream(ws: Server) -> None:

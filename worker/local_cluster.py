@@ -19,7 +19,7 @@ from shared.places import RunPlaces, run_places
 from shared.runs import Run, RunStatus
 from shared.settings import Settings, without_secrets
 from worker import command
-from worker.cluster import Chunk, Outcome, Record
+from worker.cluster import Chunk, Notice, Outcome, Record
 
 READ_BYTES = 524_288
 _LONGEST_LINE_PARTS = 16
@@ -112,14 +112,21 @@ class LocalCluster:
         except OSError as error:
             raise CannotStart(f"The run cannot be started in {places.directory}: {error.strerror}.") from error
         deadline = time.monotonic() + _START_SECONDS
+        told = False
         while not _begun(places):
+            notices: tuple[Notice, ...] = ()
             if time.monotonic() > deadline:
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
                 why = f"The run could not be started in {places.directory}: {said or 'no answer'}."
-                if _forbid(places.directory, why) and not _begun(places):
-                    raise CannotStart(why)
-            yield Chunk([], place, started=False)  # a worker that waits must hold on to the run
-            time.sleep(0.01)
+                try:
+                    _write_whole(places.directory / "forbidden", why)  # keeps a shim that comes too late from starting
+                    if not _begun(places):
+                        raise CannotStart(why)
+                except OSError as error:
+                    notices = () if told else (_stuck(places.directory, error),)
+                    told = True
+            yield Chunk([], place, started=False, notices=notices)  # a worker that waits must hold on to the run
+            time.sleep(_PULSE_SECONDS if told else 0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
             shim.wait(1)  # it goes on in a process of its own, and this one ends
 
@@ -244,13 +251,10 @@ def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
     )
 
 
-def _forbid(directory: Path, why: str) -> bool:
-    """Keep a shim that comes too late from starting anything; False when no word can be left for it now."""
-    try:
-        _write_whole(directory / "forbidden", why)
-    except OSError:
-        return False
-    return True
+def _stuck(directory: Path, error: OSError) -> Notice:
+    """Nobody knows whether the run will begin, and nobody can be told that it must not."""
+    message = f"{directory} cannot be written ({error.strerror}), so the run can neither start nor be cancelled."
+    return Notice("stuck", "warning", message, "service", hint="Make room there; the run goes on by itself then.")
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -2,15 +2,17 @@
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.caller import API, Caller
 from bench.figures import Row, Section, milliseconds, quantile
 from bench.plot import Plot
-from bench.processes import cpu_seconds, serving
+from bench.processes import Used, cpu_seconds, serving
 from bench.sizes import Sizes
 from bench.stage import WEB_COMMAND, directory, http_server, redis_server, say, settings_alone
 from bench.submit import WANTED
@@ -32,6 +34,7 @@ _HEADINGS = (
     "runs",
     *(f"`{name}` (ms, p50 / p99)" for name in (_ALIVE, _HISTORY, _STATUS, _POST)),
     "p50 ÷ `GET /healthz`: history, status, POST",
+    "CPU ms each, web and Redis: healthz, history, status, POST",
     "CPU at rest: web, reconciler, Redis (%)",
 )
 _NOTE = (
@@ -42,9 +45,13 @@ _NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """With one number of runs in history: seconds of each call, and CPU at rest in percent, by process."""
+    """With one number of runs in history: seconds of each call, CPU seconds of each, and CPU at rest by process.
+
+    The last is in percent.
+    """
 
     seconds: Mapping[str, Sequence[float]]
+    cpu: Mapping[str, float]
     rest: Mapping[str, float]
 
 
@@ -67,23 +74,25 @@ def _measured(runs: int, sizes: Sizes) -> Found:
     with ExitStack() as stack:
         here = stack.enter_context(directory())
         url, redis = stack.enter_context(redis_server(here))
-        _fill(url, runs)
+        fill(url, runs)
         port, pids = stack.enter_context(_controller(url, here, redis))
         time.sleep(_SETTLE_SECONDS)
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         time.sleep(sizes.seconds)
         rest = {name: 100 * (cpu_seconds(pid) - before[name]) / sizes.seconds for name, pid in pids.items()}
         caller = Caller(port)
-        seconds: dict[str, list[float]] = {name: [] for name in _PATHS}
-        for _ in range(sizes.rounds):
-            for name, path in _PATHS.items():
-                seconds[name] += [caller.get(path) for _ in range(_ASKED)]
-        # The last, for each is one more run.
-        seconds[_POST] = [caller.post(f"{API}/run", WANTED) for _ in range(2 * _ASKED)]
-    return Found(seconds, rest)
+        asks = {name: partial(caller.get, path) for name, path in _PATHS.items()}
+        seconds: dict[str, list[float]] = defaultdict(list)
+        cpu: dict[str, float] = defaultdict(float)
+        # Submissions come last, for each is one more run.
+        for name, ask in (*(sizes.rounds * [*asks.items()]), (_POST, partial(caller.post, f"{API}/run", WANTED))):
+            used = [Used(pids["web"]), Used(redis)]
+            seconds[name] += [ask() for _ in range(_ASKED)]
+            cpu[name] += sum(one.seconds() for one in used)
+    return Found(seconds, {name: cpu[name] / len(taken) for name, taken in seconds.items()}, rest)
 
 
-def _fill(redis_url: str, runs: int) -> None:
+def fill(redis_url: str, runs: int) -> None:
     """So many runs that have ended, each the only one of its time."""
     store = Store(connect(redis_url), load({"REDIS_URL": redis_url}))
     for _ in range(runs):
@@ -110,5 +119,6 @@ def _row(runs: int, found: Found) -> Row:
         f"{runs:,}",
         *(milliseconds(found.seconds[name]) for name in (_ALIVE, *names)),
         " / ".join(f"{quantile(found.seconds[name], 0.5) / alive:.1f}" for name in names),
+        " / ".join(f"{1000 * found.cpu[name]:.1f}" for name in (_ALIVE, *names)),
         " / ".join(f"{percent:.1f}" for percent in found.rest.values()),
     )

@@ -84,10 +84,18 @@ def _collected(loop: str, count: int, redis_url: str, here: Path) -> int:
     return int(found[1])
 
 
-def _python(loop: str, count: int, redis_url: str, before: list[str]) -> str:
-    """What a loop's process says. Names are hashed in one way, or dictionaries would differ from run to run."""
+def loop_environment(redis_url: str) -> dict[str, str]:
+    """That of a loop's process, with a Redis that is empty.
+
+    Names are hashed in one way, or dictionaries would differ from run to run.
+    """
     Redis.from_url(redis_url).flushall()
-    its = environment() | {"BENCH_REDIS": redis_url, "PYTHONHASHSEED": "0"}
+    return environment() | {"BENCH_REDIS": redis_url, "PYTHONHASHSEED": "0"}
+
+
+def _python(loop: str, count: int, redis_url: str, before: list[str]) -> str:
+    """What a loop's process says."""
+    its = loop_environment(redis_url)
     command = [*before, sys.executable, "-m", "bench.loops", loop, str(count)]
     done = subprocess.run(command, env=its, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     if done.returncode:

@@ -13,7 +13,7 @@ import orjson
 import websocket
 from bench.fanout import build
 from bench.fanout.servers import SERVERS
-from bench.fanout.trial import Cast, Load, opened
+from bench.fanout.trial import Load, opened
 from bench.figures import Row, Section, ratio
 from bench.processes import TrialFailed, allow_files
 from bench.sizes import Sizes
@@ -24,7 +24,17 @@ _PROCESSES = 2
 _JOINERS = 10
 _STAY_SECONDS = 0.5
 _SILENCE_SECONDS = 20
-_HEADINGS = ("what", "joined", "events replayed", "p50 / p99 ms of those that stay", "beside it", "ratio")
+_HEADINGS = (
+    "what",
+    "joined",
+    "events replayed",
+    "p50 / p99 ms of those that stay",
+    "beside it",
+    "ratio",
+    "CPU µs a delivery",
+    "beside it",
+    "ratio",
+)
 
 
 @dataclass(slots=True)
@@ -104,12 +114,12 @@ def measure(sizes: Sizes) -> list[Section]:
         with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
             joiners = Joiners(f"ws://127.0.0.1:{cast.stage.port}{cast.path}")
             with joiners.at_work():
-                disturbed.append(_carried(cast, load))
+                disturbed.append(cast.carry(load))
         total.joined += joiners.joined
         total.replayed += joiners.replayed
         total.wrong += joiners.wrong
         with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
-            alone.append(_carried(cast, load))
+            alone.append(cast.carry(load))
     if not total.joined:
         raise TrialFailed("Nobody joined late.")
     if total.wrong:
@@ -121,16 +131,10 @@ def measure(sizes: Sizes) -> list[Section]:
     return [Section("Joining while many watch", [_row(load, total, disturbed, alone)], _HEADINGS, [note])]
 
 
-def _carried(cast: Cast, load: Load) -> dict[str, Any]:
-    """What became of the frames at those that stay. Raises TrialFailed when one lost any."""
-    cast.publish()
-    cast.published(load)
-    return cast.whole_report()
-
-
 def _row(load: Load, joiners: Joiners, disturbed: list[dict[str, Any]], alone: list[dict[str, Any]]) -> Row:
-    (p50, p99), (other_p50, other_p99) = (
-        [median(report[name] for report in reports) for name in ("p50_ms", "p99_ms")] for reports in (disturbed, alone)
+    (p50, p99, cpu), (other_p50, other_p99, other_cpu) = (
+        [median(report[name] for report in reports) for name in ("p50_ms", "p99_ms", "cpu")]
+        for reports in (disturbed, alone)
     )
     return (
         f"`since=` while {load.sockets:,} watch",
@@ -139,4 +143,7 @@ def _row(load: Load, joiners: Joiners, disturbed: list[dict[str, Any]], alone: l
         f"{p50:.1f} / {p99:.1f}",
         f"{other_p50:.1f} / {other_p99:.1f} without them",
         f"{ratio(p50, other_p50)} / {ratio(p99, other_p99)}",
+        f"{cpu:.1f}",
+        f"{other_cpu:.1f} without them",
+        ratio(cpu, other_cpu),
     )

@@ -4,6 +4,8 @@
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ from typing import Any
 import orjson
 from bench.figures import HEADINGS, Row, compared, latencies, ratio, table
 from bench.line import bare_python, memory_row, read_stamps
-from bench.processes import memory
+from bench.processes import TrialFailed, Used, cpu_at_end, memory
 from bench.stage import STREAM, socket_events, stamps
 from cluster import images
 from cluster.deployment import deploy_runs, runner_settings
@@ -29,6 +31,7 @@ from websocket import create_connection
 NAMESPACE = "nextflow-bench"
 _ROUNDS = 5
 _RATE, _SECONDS = 20, 60
+_AT_ONCE, _CHUNK = 50_000, 1_000
 _HELLO = "println 'hi'\n"
 _STAMPS = f"""
 for( int n = 0; n < {_RATE * _SECONDS}; n++ ) {{
@@ -36,13 +39,22 @@ for( int n = 0; n < {_RATE * _SECONDS}; n++ ) {{
     sleep {1000 // _RATE}
 }}
 """
+_BURST = f"""
+println 'ready'
+sleep 5000
+for( int n = 0; n < {_AT_ONCE}; n += {_CHUNK} ) {{
+    def now = System.currentTimeMillis() / 1000.0d
+    println((n..<n + {_CHUNK}).collect {{ String.format(Locale.ROOT, 'stamp %.6f %d', now, it) }}.join('\\n'))
+}}
+"""
+_ALL_KEPT = {"LOG_RETENTION_LINES": "1000000", "LOG_RETENTION_BYTES": "1000000000"}
 
 
 def main() -> None:
     """Measure all and print the table."""
     node = up(lambda line: print(line, file=sys.stderr))
     with tempfile.TemporaryDirectory() as directory, service(node, Path(directory)) as (running, storage):
-        rows = [first_line(node, running, storage), *steady(node, running)]
+        rows = [first_line(node, running, storage), *steady(node, running), *burst(node, running)]
     print(table(HEADINGS, rows))
 
 
@@ -53,11 +65,11 @@ def service(node: Node, directory: Path) -> Iterator[tuple[Service, Path]]:
     node.import_image(built.archive)
     storage = deploy_runs(node, directory / "overlay", NAMESPACE)
     pipelines = directory / "pipelines"
-    for name, script in (("hello", _HELLO), ("stamps", _STAMPS)):
+    for name, script in (("hello", _HELLO), ("stamps", _STAMPS), ("burst", _BURST)):
         (pipelines / name).mkdir(parents=True)
         (pipelines / name / "main.nf").write_text(script)
     (storage / "hello.nf").write_text(_HELLO)
-    settings = runner_settings(node, built.name, NAMESPACE, pipelines)
+    settings = runner_settings(node, built.name, NAMESPACE, pipelines) | _ALL_KEPT
     running = Service(directory / "data", **settings)
     running.start()
     try:
@@ -116,25 +128,19 @@ def steady(node: Node, running: Service) -> list[Row]:
     job = f"nextflow-{run_id}"
     watched: list[float] = []
     running.wait(lambda: any(line.startswith("stamp") for line in running.lines(run_id)), 60)
+    used = Used(running.pid)
     from_ours, from_theirs = requests(node, "nextflow-controller"), requests(node, "kubectl")
     began = time.monotonic()
-    kubectl = [str(node.kubectl), f"--context={node.context}", "-n", NAMESPACE]
-    tail = subprocess.Popen(
-        [*kubectl, "logs", "-f", f"job/{job}"], stdout=subprocess.PIPE, env=dict(node.environment())
-    )
-    watches = [
-        subprocess.Popen([*kubectl, "get", kind, "-w"], stdout=subprocess.DEVNULL, env=dict(node.environment()))
-        for kind in ("jobs", "pods")
-    ]
-    reader = threading.Thread(target=read_stamps, args=(tail, watched, lines), daemon=True)
-    reader.start()
-    used = [memory(pid) for pid in running.children("worker@")]
+    tail, reader = follow(node, job, watched, lines)
+    watches = [kubectl(node, "get", kind, "-w") for kind in ("jobs", "pods")]
+    memories = [memory(pid) for pid in running.children("worker@")]
     seen = [at - stamp for event, at in socket_events(running, run_id) for stamp in stamps(event)]
     minutes = (time.monotonic() - began) / 60
     reader.join(10)
+    cpu, their_cpu = used.seconds(), 0.0
     for process in (tail, *watches):
-        process.terminate()
-        process.wait()
+        os.kill(process.pid, signal.SIGTERM)  # Popen's own would take an ended one's times with it
+        their_cpu += cpu_at_end(process)
     time.sleep(1)
     assert len(seen) == lines, f"{len(seen)} of {lines}"
     # The first seconds are the catching up of whoever came late.
@@ -150,8 +156,55 @@ def steady(node: Node, running: Service) -> list[Row]:
             f"{his:.1f} `kubectl logs -f` and two `kubectl get -w`",
             ratio(mine, his),
         ),
-        memory_row("worker@", used, bare_python()),
+        compared(
+            "CPU of all processes of the service, a line (µs)",
+            "the same three",
+            [1e6 * cpu / lines],
+            [1e6 * their_cpu / lines],
+            "{:,.0f}",
+        ),
+        memory_row("worker@", memories, bare_python()),
     ]
+
+
+def burst(node: Node, running: Service) -> list[Row]:
+    """A run that prints all its lines at once: lines a second from the printing of the first to the reading of all."""
+    run_id = running.submit("burst")
+    running.wait(lambda: "ready" in running.lines(run_id), 60)
+    watched: list[float] = []
+    used = Used(running.pid)
+    tail, reader = follow(node, f"nextflow-{run_id}", watched, _AT_ONCE)
+    printed: list[float] = []
+    seen: list[float] = []
+    for event, at in socket_events(running, run_id):
+        printed += stamps(event)
+        seen += [at - stamp for stamp in stamps(event)]
+    reader.join(10)
+    cpu = used.seconds()
+    their_cpu = cpu_at_end(tail)
+    for read in (seen, watched):
+        if len(read) != _AT_ONCE:
+            raise TrialFailed(f"Of {_AT_ONCE:,} lines {len(read):,} were read.")
+    ours, theirs = (_AT_ONCE / (printed[-1] + read[-1] - printed[0]) for read in (seen, watched))
+    other = "`kubectl logs -f`, same pod"
+    return [
+        compared(f"Lines/s of {_AT_ONCE:,} printed at once, to a socket", other, [ours], [theirs], "{:,.0f}"),
+        compared("… CPU a line (µs)", other, [1e6 * cpu / _AT_ONCE], [1e6 * their_cpu / _AT_ONCE], "{:.1f}"),
+    ]
+
+
+def follow(node: Node, job: str, into: list[float], lines: int) -> tuple[subprocess.Popen[bytes], threading.Thread]:
+    """`kubectl logs -f` on a Job, and what reads it and gathers how old each line is."""
+    tail = kubectl(node, "logs", "-f", f"job/{job}", output=subprocess.PIPE)
+    reader = threading.Thread(target=read_stamps, args=(tail, into, lines), daemon=True)
+    reader.start()
+    return tail, reader
+
+
+def kubectl(node: Node, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """A kubectl in the benchmark's namespace."""
+    command = [str(node.kubectl), f"--context={node.context}", "-n", NAMESPACE, *arguments]
+    return subprocess.Popen(command, stdout=output, env=dict(node.environment()))
 
 
 def requests(node: Node, agent: str) -> int:

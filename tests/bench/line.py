@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import orjson
 from bench.figures import HEADINGS, Row, compared, latencies, ratio, table
-from bench.processes import memory, parent
+from bench.processes import Used, cpu_to_end, machine_seconds, memory, own_cpu_seconds, parent
 from bench.stage import (
     AT_ONCE,
     STREAM,
@@ -36,26 +36,28 @@ def main() -> None:
 
 def rows() -> list[Row]:
     """Measure all."""
-    return [first_line(), latency(20), latency(1000), throughput(), *memories()]
+    return [*first_line(), *latency(20), *latency(1000), *throughput(), *memories()]
 
 
-def first_line() -> Row:
+def first_line() -> list[Row]:
     """From the POST to the first log line at a socket, beside a bare `nextflow run` to its first line."""
     nextflow = str(tools.nextflow(lambda _: None))
     ours, bare = [], []
+    our_cpu, bare_cpu = [], []
     with service() as running, directory() as here:
         script = here / "main.nf"
         script.write_text("workflow { println 'hi' }\n")
         for _ in range(5):
             socket = create_connection(f"ws://127.0.0.1:{running.port}{STREAM}")
-            began = time.monotonic()
+            began, used = time.monotonic(), machine_seconds()
             run_id = running.submit(str(script))
             while orjson.loads(socket.recv())["type"] != "log":
                 pass
             ours.append(time.monotonic() - began)
             socket.close()
             running.ended(run_id)
-            began = time.monotonic()
+            our_cpu.append(machine_seconds() - used)
+            began, used = time.monotonic(), machine_seconds()
             child = subprocess.Popen(
                 [nextflow, "run", str(script)], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
@@ -63,14 +65,19 @@ def first_line() -> Row:
             child.stdout.readline()
             bare.append(time.monotonic() - began)
             child.communicate()
-    return compared("POST to the first log line (s, median of 5)", "`nextflow run` to its first line", ours, bare)
+            bare_cpu.append(machine_seconds() - used)
+    return [
+        compared("POST to the first log line (s, median of 5)", "`nextflow run` to its first line", ours, bare),
+        compared("… CPU of the whole machine, to the end of the run (s)", "`nextflow run`", our_cpu, bare_cpu),
+    ]
 
 
-def latency(rate: int) -> Row:
+def latency(rate: int) -> list[Row]:
     """From a line's writing to its reading at a socket, beside `tail -F` on the same run's log."""
     lines = min(rate * 10, 5000)
     with service_with_child(LOG_RETENTION_LINES="100000") as running:
         tailed: list[float] = []
+        used = Used(running.pid)
         run_id = running.submit("bench", parameters=printing(rate, lines))
         log = running.data_dir / "runs" / run_id / "log"
         running.wait(lambda: log.exists(), 10)
@@ -79,31 +86,37 @@ def latency(rate: int) -> Row:
         reader.start()
         seen = [at - stamp for event, at in socket_events(running, run_id) for stamp in stamps(event)]
         reader.join(10)
+        cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
         tail.kill()
     assert len(seen) == lines, f"{len(seen)} of {lines}"
     # The first second is the catching up of whoever came late.
     ours, theirs = seen[rate:], tailed[rate:]
-    return latencies(f"A line at {rate} lines/s, written to read", "`tail -F` of the run's log", ours, theirs)
+    other = "`tail -F` of the run's log"
+    return [
+        latencies(f"A line at {rate} lines/s, written to read", other, ours, theirs),
+        compared("… CPU a line (µs)", other, [1e6 * cpu / lines], [1e6 * tail_cpu / lines], "{:,.0f}"),
+    ]
 
 
-def throughput() -> Row:
+def throughput() -> list[Row]:
     """Lines a second of one run that prints as fast as it can, all the way to a socket, beside `cat` of its log."""
     lines = 200_000
     with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
-        began = time.monotonic()
+        began, used = time.monotonic(), Used(running.pid)
         run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
         count = sum(len(stamps(event)) for event, _ in socket_events(running, run_id))
-        ours = lines / (time.monotonic() - began)
+        ours, cpu = lines / (time.monotonic() - began), used.seconds()
         assert count == lines, f"{count} of {lines}"
         began = time.monotonic()
-        subprocess.run(["cat", str(running.data_dir / "runs" / run_id / "log")], stdout=subprocess.DEVNULL, check=True)
+        with (running.data_dir / "runs" / run_id / "log").open("rb") as log:
+            cat_cpu = cpu_to_end(["cat"], log)
         theirs = lines / (time.monotonic() - began)
-    return (
-        f"Lines/s of {lines:,} printed at once, POST to the last at a socket",
-        f"{ours:,.0f}",
-        f"{theirs:,.0f} `cat`",
-        ratio(ours, theirs),
-    )
+    return [
+        compared(
+            f"Lines/s of {lines:,} printed at once, POST to the last at a socket", "`cat`", [ours], [theirs], "{:,.0f}"
+        ),
+        compared("… CPU a line (µs)", "`cat`", [1e6 * cpu / lines], [1e6 * cat_cpu / lines]),
+    ]
 
 
 def memories() -> list[Row]:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 VIEWERS = 100
@@ -70,6 +71,21 @@ def _take(log: bytes, lines: int) -> None:
             event.body()
 
 
+def follow_pod(lines: int) -> None:
+    """Lines of a pod as the API server streams them, up to records."""
+    from worker.kube.follower import Follower, Said, Source
+
+    said: list[Said] = []
+    stamped = b"2026-01-31T00:%02d:%02d.%09dZ %s\n"
+    chunks = [
+        b"".join(stamped % (chunk // 60 % 60, chunk % 60, line, _WORDS) for line in range(CHUNK_LINES))
+        for chunk in range(lines // CHUNK_LINES)
+    ]
+    api: Any = SimpleNamespace(stream=lambda *_, **__: chunks)
+    Follower(api, "runs", Source("head", "nextflow"), None, said.append)._read(last=False)
+    assert sum(len(piece.records) for piece in said) == lines
+
+
 def dump(lines: int) -> None:
     """The same lines split, decoded and written as JSON."""
     import orjson
@@ -82,24 +98,27 @@ def dump(lines: int) -> None:
 def append(events: int) -> None:
     """An event of five lines appended to a feed, in a batch of its own."""
     from bench.fanout.publisher import log_event
+    from ends import finish
 
     from shared import times
     from shared.feed import Batch, Feed
     from shared.lease import Leases
     from shared.redis_client import connect
-    from shared.runs import Run, new_run_id, new_session_id
+    from shared.runs import Run, RunStatus, new_run_id, new_session_id
     from shared.settings import load
     from shared.store import Store
 
     redis, settings = connect(_redis_url()), load({"REDIS_URL": _redis_url()})
     run = Run(run_id=new_run_id(times.now()), pipeline="bench", session_id=new_session_id(), queued_at=times.now())
-    Store(redis, settings).submit(run, "reject")
+    store = Store(redis, settings)
+    store.submit(run, "reject")
     held = Leases(redis).acquire(run.run_id)
     assert held is not None
     feed = Feed(redis, settings)
     for number in range(1, events + 1):
         place = {"cluster": {"offset": number}, "scribe": {"memory": {"line": number}}}
         feed.append(run.run_id, held.fence, Batch(number, place, [log_event(run.run_id, number)]))
+    finish(store, run.run_id, RunStatus.SUCCEEDED)
 
 
 def publish(events: int) -> None:
@@ -113,8 +132,46 @@ def publish(events: int) -> None:
         redis.publish("bench", body)
 
 
+def post(requests: int) -> None:
+    """A run submitted, inside a web process; all but the first wait."""
+    from bench.submit import WANTED
+
+    client = _client()
+    for _ in range(requests):
+        assert client.post("/api/v1/pipeline/run", json=WANTED).status_code == 202
+
+
+def status(requests: int) -> None:
+    """The status of one that has ended asked for, inside a web process."""
+    _get("/api/v1/pipeline/status", requests)
+
+
+def history(requests: int) -> None:
+    """A page of history asked for, inside a web process."""
+    _get("/api/v1/pipeline/history?limit=100", requests)
+
+
+def _get(path: str, requests: int) -> None:
+    from bench.growth_history import fill
+
+    fill(_redis_url(), 100)
+    client = _client()
+    for _ in range(requests):
+        assert client.get(path).status_code == 200
+
+
+def _client() -> Any:
+    from bench.stage import settings_alone
+
+    from shared.settings import load
+    from web.app import create_app
+
+    return create_app(load(settings_alone(REDIS_URL=_redis_url()))).test_client()
+
+
 LOOPS: Mapping[str, Callable[[int], None]] = {
-    loop.__name__: loop for loop in (deliver, send, take, take_told, dump, append, publish)
+    loop.__name__: loop
+    for loop in (deliver, send, take, take_told, follow_pod, dump, append, publish, post, status, history)
 }
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nfctl.children import Child, Program
 from shared.lifetime import descendants, end_with_parent, is_zombie
@@ -133,6 +133,39 @@ def own_cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it has ended
         return 0.0
+
+
+class Used:
+    """What a process and its descendants of this moment use from now on, those that still live when it is asked."""
+
+    def __init__(self, pid: int) -> None:
+        self._pids = family(pid)
+        self._before = self._so_far()
+
+    def seconds(self) -> float:
+        """User and system."""
+        return self._so_far() - self._before
+
+    def _so_far(self) -> float:
+        return sum(map(own_cpu_seconds, self._pids))
+
+
+def cpu_to_end(
+    command: Sequence[str], stdin: int | IO[bytes] = subprocess.DEVNULL, its: Mapping[str, str] | None = None
+) -> float:
+    """Run this to its end, what it says thrown away, and give the CPU seconds it took. Raises TrialFailed."""
+    child = subprocess.Popen(command, stdin=stdin, stdout=subprocess.DEVNULL, env=its)
+    used = cpu_at_end(child)
+    if child.returncode:
+        raise TrialFailed(f"{' '.join(command)} ended with {child.returncode}.")
+    return used
+
+
+def cpu_at_end(child: subprocess.Popen[bytes]) -> float:
+    """Wait until a child has ended and give the CPU seconds it took."""
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_utime + used.ru_stime
 
 
 def kernel_seconds(pid: int) -> float:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from bench import (
+    filters,
     growth_history,
     growth_lines,
     growth_sockets,
     instructions,
     joiners,
     line,
+    profiles,
     redis_cost,
     startup,
     status,
@@ -35,10 +37,12 @@ PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
     "submit": submit.measure,
     "status": status.measure,
     "joiners": joiners.measure,
+    "filters": filters.measure,
     "redis": redis_cost.measure,
     "wire": wire.measure,
     "startup": startup.measure,
     "instructions": instructions.measure,
+    "profiles": profiles.measure,
     "growth-sockets": growth_sockets.by_sockets,
     "growth-lines": growth_lines.measure,
     "growth-history": growth_history.measure,

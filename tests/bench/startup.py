@@ -1,7 +1,5 @@
 """Start-up and rest: from `nfctl up` to healthy, what imports take, and what all processes cost that have no work."""
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.figures import Row, Section, compared, ratio
-from bench.processes import cpu_seconds, environment, family, memory, own_cpu_seconds, serving
+from bench.processes import cpu_seconds, cpu_to_end, environment, family, memory, own_cpu_seconds, serving
 from bench.sizes import Sizes
 from bench.stage import directory, http_server, redis_server, service, settings_alone
 from ports import free_port
@@ -56,12 +54,15 @@ def measure(sizes: Sizes) -> list[Section]:
 def _up(rounds: int) -> list[Row]:
     """The whole service, beside its Redis and so many Pythons that do nothing, one after another."""
     ours, bare = [], []
+    parts: dict[str, list[float]] = {name: [] for name in _PROGRAMS}
     for _ in range(rounds):
         with directory() as here:
             began = time.monotonic()
             running = Service(here / "data")
             running.start()
             ours.append((time.monotonic() - began, cpu_seconds(running.pid)))
+            for name, pids in _by_program(running).items():
+                parts[name].append(sum(map(own_cpu_seconds, pids)))
             running.kill()
         with directory() as here:
             began = time.monotonic()
@@ -69,11 +70,18 @@ def _up(rounds: int) -> list[Row]:
                 seconds, cpu = time.monotonic() - began, own_cpu_seconds(pid)
             pythons = [_timed("pass") for _ in range(_PYTHONS)]
         bare.append((seconds + sum(wall for wall, _ in pythons), cpu + sum(used for _, used in pythons)))
+    pass_alone = [_timed("pass")[1] for _ in range(rounds)]
     other = f"one redis-server and {_PYTHONS} `python -c pass`"
     return [
         compared("`nfctl up` to healthy (s)", other, [wall for wall, _ in ours], [wall for wall, _ in bare]),
         compared("… CPU (s)", other, [cpu for _, cpu in ours], [cpu for _, cpu in bare]),
+        *(compared(f"… of it {name} (s)", "`python -c pass`", used, pass_alone) for name, used in parts.items()),
     ]
+
+
+def _by_program(running: Service) -> dict[str, list[int]]:
+    """The processes of the service by what they are."""
+    return {name: running.children(name) for name in _PROGRAMS} | {"nfctl up": [running.pid]}
 
 
 def _imports(rounds: int) -> list[Row]:
@@ -102,17 +110,14 @@ def _timed(code: str) -> tuple[float, float]:
     began = time.perf_counter()
     # Nothing is contacted by an import, but an address must be there.
     its = settings_alone(REDIS_URL="redis://127.0.0.1:6379/0")
-    child = subprocess.Popen([sys.executable, "-c", code], env=its, stdin=subprocess.DEVNULL)
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0, code
-    return time.perf_counter() - began, used.ru_utime + used.ru_stime
+    used = cpu_to_end([sys.executable, "-c", code], its=its)
+    return time.perf_counter() - began, used
 
 
 def _idle(seconds: int) -> list[Row]:
     with service() as running, _peers() as peers:
         time.sleep(_SETTLE_SECONDS)
-        ours = {name: running.children(name) for name in _PROGRAMS} | {"nfctl up": [running.pid]}
+        ours = _by_program(running)
         pids = [pid for group in (*ours.values(), *peers.values()) for pid in group]
         before = {pid: own_cpu_seconds(pid) for pid in pids}
         time.sleep(seconds)

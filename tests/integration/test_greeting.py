@@ -10,7 +10,7 @@ import pytest
 from ends import finish
 from flask import Flask
 
-from shared import events, times
+from shared import events, keys, times
 from shared.events import LogLine
 from shared.feed import Batch
 from shared.lease import Leases
@@ -92,6 +92,17 @@ def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service
     viewer.cursor = 0
     with pytest.raises(Stalled):
         hub._write_kept(viewer)
+
+
+def test_a_run_whose_events_are_gone_is_shown_without_them(service: Service, run_id: str) -> None:
+    """Somebody deleted them in Redis: the first frame says that all are gone, and what comes next is seen."""
+    last = service.feed.last_id(run_id)
+    service.redis.delete(keys.events(run_id))
+    viewer, data = greeted(service, run_id, 0)
+    assert (viewer.cursor, data["first_id"], data["last_id"]) == (last, last + 1, last)
+    nobody: Any = None
+    Hub(nobody, service.store, service.feed, nobody)._write_kept(viewer)
+    assert viewer.cursor == last
 
 
 @pytest.mark.parametrize("asked", ["store.get", "feed.first_id"])

@@ -35,7 +35,7 @@ class Reader:
 
     @property
     def gaps(self) -> int:
-        return sum(said.gap for said in self.said)
+        return sum(said.gap is not None for said in self.said)
 
     def read_to_the_end(self) -> Sequence[str]:
         """All it was told, once the container has ended and all is read."""

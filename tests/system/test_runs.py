@@ -260,6 +260,10 @@ def test_what_nfctl_says(service: Any, tmp_path: Path) -> None:
     assert run_id in service.nfctl("history").stdout
     assert "COMPLETED" in service.nfctl("tasks", run_id).stdout
     assert service.nfctl("logs", run_id).stdout.splitlines() == service.lines(run_id)
+    assert service.nfctl("logs", run_id, "-n", "2").stdout.splitlines() == service.lines(run_id)[-2:]
+    assert run_id not in service.nfctl("history", "--status", "failed").stdout
+    unknown = service.nfctl("history", "--status", "fine")
+    assert (unknown.returncode, "succeeded" in unknown.stderr) == (2, True)
     assert run_id in service.nfctl("--json", "status").stdout
     (tmp_path / "bad.nf").write_text("workflow { this is (not a script")
     failed = service.nfctl("run", str(tmp_path / "bad.nf"), "--follow")

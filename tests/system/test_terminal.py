@@ -100,7 +100,7 @@ def test_what_can_be_run_and_what_a_run_left(service: Any) -> None:
     assert f"{service.url}/api/v1/pipeline/runs/{run_id}/artifacts/report/" in service.nfctl("artifacts", run_id).stdout
     wrong = service.nfctl("run", "helo")
     assert "No example is called helo" in wrong.stderr
-    assert "simple-pipeline" in wrong.stderr
+    assert "Did you mean hello?" in wrong.stderr
     helo = service.client.call("GET", "/history", params={"limit": 1})[0]["run_id"]
     service.nfctl("cancel", helo)
     service.ended(helo)

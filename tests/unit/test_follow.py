@@ -49,6 +49,13 @@ def test_the_log_is_printed_and_the_rest_is_told_beside_it(capsys: pytest.Captur
     assert "no longer kept" in gap
 
 
+def test_one_gap_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """More of it went before the first of what is kept could be sent."""
+    greetings = [frame("status", None, status="running", first_id=first, last_id=9) for first in (4, 6)]
+    assert follow_run(Told(*greetings, line(6, "six"), complete(7, "succeeded", 0)), ID) == 0
+    assert capsys.readouterr().err.count("no longer kept") == 1
+
+
 def test_nothing_is_amiss_with_a_connection_that_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
     """The next event is still kept: there is no gap to tell. The exit code is the run's."""
     snapshot = frame("status", None, status="running", first_id=2, last_id=2)

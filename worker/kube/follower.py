@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from shared.errors import ClusterAway, ClusterRefused
@@ -38,17 +39,24 @@ class Source:
         return cls(pod, container)
 
 
+class Gap(StrEnum):
+    """What is known of lines before those that are read, in words."""
+
+    LOST = "are missing: its log was rotated before they were read"
+    LATE = "may be missing: its log begins long after its container did, and may have been rotated before"
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """New lines of a log, as records and as they are, and the place after them.
 
-    `gap`: some before them were lost to the log's rotation. `last`: nothing more of it comes.
+    `gap` if some before them are missing, or may be. `last`: nothing more of it comes.
     """
 
     source: Source
     records: Sequence[Record]
     cursor: dict[str, Any]
-    gap: bool = False
+    gap: Gap | None = None
     last: bool = False
     lines: Sequence[Line] = ()
 
@@ -187,15 +195,15 @@ class Follower:
 
     def _take(self, lines: Sequence[Line]) -> bool:
         new = [known for line in lines for known in self._tail.take(line)]
-        self._tell(new, gap=self._tail.begins_late())
+        self._tell(new, gap=Gap.LATE if self._tail.begins_late() else None)
         return (self._tail.lost and self._settle()) or bool(new)
 
     def _settle(self) -> bool:
         later = self._tail.settle()
-        self._tell(later, gap=True)
+        self._tell(later, gap=Gap.LOST)
         return bool(later)
 
-    def _tell(self, lines: Sequence[Line], *, gap: bool = False) -> None:
+    def _tell(self, lines: Sequence[Line], gap: Gap | None = None) -> None:
         if lines:
             source = self.source
             records = [

@@ -116,8 +116,12 @@ class Tail:
     @property
     def cursor(self) -> dict[str, Any]:
         """Where the next reader goes on."""
-        marks = [list(mark) for mark in self._marks]
-        return {"marks": marks, "equal": self._equal, "sizes": list(self._sizes), "bytes": self._bytes}
+        return {
+            "marks": list(self._marks),
+            "equal": self._equal,
+            "sizes": list(self._sizes),
+            "bytes": self._bytes,
+        }
 
     @property
     def known(self) -> tuple[int, list[int]] | None:
@@ -223,16 +227,16 @@ def _second(timestamp: str) -> datetime:
 
 
 def _utc(found: re.Match[bytes]) -> str:
-    second, fraction, zone = (part.decode() if part else "" for part in found.groups())
+    second, fraction, zone = found.groups(b"")
     there = _utc_second(second, zone)
-    return f"{there}.{fraction:0<9}Z" if there else ""
+    return f"{there}.{fraction.decode():0<9}Z" if there else ""
 
 
 @lru_cache(16)
-def _utc_second(second: str, zone: str) -> str | None:
+def _utc_second(second: bytes, zone: bytes) -> str | None:
     """That second in UTC; None when there is no such time. Lines come in order, so few are asked for often."""
     try:
-        local = datetime.fromisoformat(second + zone)
+        local = datetime.fromisoformat((second + zone).decode())
         return local.astimezone(UTC).isoformat()[:19] if local.year >= _FIRST_YEAR else None
     except (ValueError, OverflowError):
         return None

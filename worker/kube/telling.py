@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,8 @@ from worker.kube.patience import Stopped
 
 _PULSE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
-_GATHER_MOST = 64
+# A piece may be a single line, or some hundreds of them.
+_GATHER_LINES = 1_000
 _NOTICES = 500
 
 
@@ -51,14 +53,17 @@ class Telling:
 
     def chunks(self) -> Iterator[Chunk]:
         """All that is said, up to the outcome; raises an exception that is said."""
+        not_before = 0.0
         while self.outcome is None:
-            said = self._gather()
-            yield self._chunk(said)
+            said = self._gather(not_before)
             if any(isinstance(item, Said) for item in said):
-                self.stopping.wait(_GATHER_SECONDS)
+                not_before = time.monotonic() + _GATHER_SECONDS
+            yield self._chunk(said)
 
-    def _gather(self) -> list[Said | Notice]:
+    def _gather(self, not_before: float) -> list[Said | Notice]:
+        """What there is, and what comes up to that moment: lines that follow one another closely share a chunk."""
         found: list[Said | Notice] = []
+        lines = 0
         try:
             item = self._queue.get(timeout=_PULSE_SECONDS)
             while True:
@@ -68,9 +73,10 @@ class Telling:
                     self.outcome = item
                     return found
                 found.append(item)
-                if len(found) == _GATHER_MOST:
+                lines += len(item.records) if isinstance(item, Said) else 1
+                if lines >= _GATHER_LINES:
                     return found
-                item = self._queue.get_nowait()
+                item = self._queue.get(timeout=max(0.0, not_before - time.monotonic()))
         except queue.Empty:
             return found
 
@@ -105,5 +111,5 @@ def lost_end(key: str) -> Notice:
 
 def _gap(said: Said) -> Notice:
     before = said.records[0].timestamp
-    message = f"Lines of {said.source.key} before {before} are missing: its log was rotated before they were read."
+    message = f"Lines of {said.source.key} before {before} {said.gap}."
     return Notice(f"gap/{said.source.key}/{before}", "warning", message, "kubernetes")

@@ -46,7 +46,7 @@ def _ours(_say: Say) -> Server:
             PORT=str(stage.port),
             DATA_DIR=str(stage.directory),
             SOCKET_PROCESSES=str(stage.processes),
-            MAX_WEBSOCKET_CONNECTIONS=str(stage.sockets + _SPARE_SOCKETS),
+            MAX_WEBSOCKET_CONNECTIONS=str(2 * stage.sockets + _SPARE_SOCKETS),
         )
 
     return Server("this service", start, publish_to="feed", ready_path="/healthz")

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from bench.fanout.servers import Server, Stage
 from bench.processes import (
     Talker,
     TrialFailed,
+    Used,
     cpu_seconds,
     environment,
     kernel_seconds,
@@ -114,6 +115,15 @@ class Cast:
             raise TrialFailed(f"{alive} of {sockets} sockets are alive, {faults}: {report['trouble']}")
         return report
 
+    def carry(self, load: Load) -> dict[str, Any]:
+        """Let the frames begin and end: the whole report, and `cpu`, the server's microseconds a delivery."""
+        used = Used(self.server)
+        self.publish()
+        self.published(load)
+        seconds = used.seconds()
+        report = self.whole_report()
+        return report | {"cpu": 1e6 * seconds / report["deliveries"]}
+
 
 @contextmanager
 def opened(server: Server, load: Load, processes: int, program: Path) -> Iterator[Cast]:
@@ -128,7 +138,7 @@ def opened(server: Server, load: Load, processes: int, program: Path) -> Iterato
         pid = stack.enter_context(http_server(command, its_environment, here, stage.port, server.ready_path))
         time.sleep(_SETTLE_SECONDS)
         empty = memory_kib(pid)
-        client = stack.enter_context(_client(server, load, program, told, stage))
+        client = stack.enter_context(crowd(server, program, told, stage))
         count = client.hear(_OPENING_SECONDS)["opened"]
         time.sleep(_SETTLE_SECONDS)
         kib = (memory_kib(pid) - empty) / max(1, count)
@@ -195,9 +205,10 @@ def _figures(
 
 
 @contextmanager
-def _client(server: Server, load: Load, program: Path, told: dict[str, Any], stage: Stage) -> Iterator[Talker]:
+def crowd(server: Server, program: Path, told: Mapping[str, Any], stage: Stage) -> Iterator[Talker]:
+    """A load client that opens all of the stage's sockets at that `path`; `first` numbers the first frame for them."""
     where = ["-host", f"127.0.0.1:{stage.port}", "-path", told["path"], "-first", str(told["first"])]
     kind = ["-centrifuge"] if server.centrifuge else []
-    command = [str(program), *where, *kind, "-sockets", str(load.sockets)]
+    command = [str(program), *where, *kind, "-sockets", str(stage.sockets)]
     with talking(command, environment(), stage.directory / "client.log") as client:
         yield client

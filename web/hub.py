@@ -319,7 +319,7 @@ class Hub:
 
     def _deliver(self, channel: Channel, page: Page) -> None:
         """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""
-        began = time.monotonic()
+        took = 0.0
         for piece in _pieces([(number, text_frame(frame)) for number, frame in page]):
             with self._lock:
                 # Another thread may have delivered a part of it since it was read: see `notice`.
@@ -331,10 +331,11 @@ class Hub:
                 viewers = list(channel.viewers)
             whole = b"".join(frame for _, frame in frames)
             for start in range(0, len(viewers), _TURN):
+                began = time.monotonic()
                 self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
+                took += time.monotonic() - began  # without what others in this process do in between
                 time.sleep(0)
-        now = time.monotonic()
-        self._deliver_at = now + min(_GATHER_SECONDS, _GATHER_SHARE * (now - began))
+        self._deliver_at = time.monotonic() + min(_GATHER_SECONDS, _GATHER_SHARE * took)
 
     def _deliver_to(self, viewers: list[Viewer], channel: Channel, frames: Page, whole: bytes, before: int) -> None:
         slow: list[Viewer] = []

@@ -38,6 +38,9 @@ class Service:
             "NFCTL_URL": self.url,
             "RATE_LIMIT": "100000/minute",
             "CANCEL_GRACE_SECONDS": "20",
+            # Who is killed leaves temporary files behind.
+            "TMPDIR": str(data_dir.parent),
+            "NXF_TEMP": str(data_dir.parent),
             **settings,
         }
         self._parent: subprocess.Popen[bytes] | None = None

@@ -111,7 +111,8 @@ class Feed:
         """The ids of the first kept event and of the last; when none is kept, the first is the next one to come."""
         last_id = self.last_id(run_id)
         first = self.read(run_id, 0, 1)
-        return first[0][0] if first else last_id + 1, last_id
+        # More may have come, and older ones gone, between the two looks.
+        return (first[0][0], max(last_id, first[0][0])) if first else (last_id + 1, last_id)
 
 
 def parse_message(message: bytes) -> tuple[str, int, bytes]:

@@ -276,6 +276,12 @@ class Store:
             found += [run for run in page if run is not None and status in (None, run.status)]
         return found[:limit]
 
+    def is_newer(self, run_id: str, other_id: str) -> bool:
+        """Whether the one was submitted after the other, or that one is no longer kept. The clock has no say in it."""
+        with store_errors():
+            mine, others = self.redis.zmscore(keys.HISTORY, [run_id, other_id])
+        return others is None or (mine is not None and mine > others)
+
     def trim_history(self) -> int:
         """Drop the runs that ended first, beyond the limit, and those whose time is over; returns how many."""
         over = times.now() - timedelta(minutes=self._settings.run_ttl_minutes)

@@ -141,11 +141,7 @@ class Hub:
         """The run that has begun, unless it did before the one that is followed: its message came late."""
         if begun is None or self.current is None:
             return begun
-        try:
-            here, there = self._store.get(self.current).run.started_at, self._store.get(begun).run.started_at
-        except RunNotFound:
-            return begun
-        return begun if here is None or (there is not None and there > here) else None
+        return begun if self._store.is_newer(begun, self.current) else None
 
     def _kept_current(self) -> str | None:
         return self.current if self.current and self._feed.last_id(self.current) else None
@@ -256,8 +252,7 @@ class Hub:
             message = channel.get_message(timeout=min(left, _PULSE_SECONDS))
             if message is not None and message["type"] == "message":
                 self._relay(self._gather(channel, parse_message(message["data"])))
-        if self._viewers:  # who comes later notices for itself which run there is
-            self._reread()
+        self._reread()
         if self._queue_changed:
             self._keep_alive()
 

@@ -105,28 +105,24 @@ class LocalCluster:
                 raise ClusterAway(f"Run {run.run_id} is at work, but its directory {places.directory} is not there.")
             _bury(run, places.directory, _FILES_GONE)  # it must not begin again
             return
-        nextflow = self._nextflow()
-        self._prepare(run, places, nextflow)
         try:
+            nextflow = self._nextflow()
+            self._prepare(run, places, nextflow)
             shim = self._launch_shim(places.directory)
-        except OSError as error:
-            raise CannotStart(f"The run cannot be started in {places.directory}: {error.strerror}.") from error
+        except CannotStart as error:
+            if not (places.directory / "command.json").exists():  # without it nobody has begun to start the run
+                raise
+            yield from _call_off(places, place, str(error))
+            return
         deadline = time.monotonic() + _START_SECONDS
-        told = False
         while not _begun(places):
-            notices: tuple[Notice, ...] = ()
             if time.monotonic() > deadline:
                 said = (places.directory / "shim.err").read_text(errors="replace").strip()
                 why = f"The run could not be started in {places.directory}: {said or 'no answer'}."
-                try:
-                    _write_whole(places.directory / "forbidden", why)  # keeps a shim that comes too late from starting
-                    if not _begun(places):
-                        raise CannotStart(why)
-                except OSError as error:
-                    notices = () if told else (_stuck(places.directory, error),)
-                    told = True
-            yield Chunk([], place, started=False, notices=notices)  # a worker that waits must hold on to the run
-            time.sleep(_PULSE_SECONDS if told else 0.01)
+                yield from _call_off(places, place, why)
+                return
+            yield Chunk([], place, started=False)  # a worker that waits must hold on to the run
+            time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
             shim.wait(1)  # it goes on in a process of its own, and this one ends
 
@@ -165,14 +161,17 @@ class LocalCluster:
             raise CannotStart(f"The run's directory {places.directory} cannot be written: {error.strerror}.") from error
 
     def _launch_shim(self, directory: Path) -> subprocess.Popen[bytes]:
-        with (directory / "shim.err").open("ab") as said:
-            return subprocess.Popen(
-                [sys.executable, "-m", "worker.shim", str(directory)],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env=without_secrets(os.environ),
-            )
+        try:
+            with (directory / "shim.err").open("ab") as said:
+                return subprocess.Popen(
+                    [sys.executable, "-m", "worker.shim", str(directory)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    env=without_secrets(os.environ),
+                )
+        except OSError as error:
+            raise CannotStart(f"The run cannot be started in {directory}: {error.strerror}.") from error
 
 
 class _Tail:
@@ -251,10 +250,26 @@ def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
     )
 
 
+def _call_off(places: RunPlaces, place: Mapping[str, Any], why: str) -> Iterator[Chunk]:
+    """Keep a shim that comes late from starting the run, in empty chunks. Raises CannotStart unless it has begun."""
+    told = False
+    while not _begun(places):
+        notices: tuple[Notice, ...] = ()
+        try:
+            _write_whole(places.directory / "forbidden", why)
+            if not _begun(places):
+                raise CannotStart(why)
+        except OSError as error:
+            notices = () if told else (_stuck(places.directory, error),)
+            told = True
+        yield Chunk([], place, started=False, notices=notices)
+        time.sleep(_PULSE_SECONDS)
+
+
 def _stuck(directory: Path, error: OSError) -> Notice:
     """Nobody knows whether the run will begin, and nobody can be told that it must not."""
     message = f"{directory} cannot be written ({error.strerror}), so the run can neither start nor be cancelled."
-    return Notice("stuck", "warning", message, "service", hint="Make room there; the run goes on by itself then.")
+    return Notice("stuck", "warning", message, "service", hint="Make room there; then it starts, or is given up.")
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -32,3 +32,10 @@ local function emit(run_key, events_key, run_id, told, max_cost, max_bytes)
   cost, bytes = trimmed(events_key, seq .. '-0', cost, bytes, max_cost, max_bytes)
   redis.call('HSET', run_key, 'seq', seq, 'kept_cost', cost, 'kept_bytes', bytes)
 end
+
+-- The score of a new member: its time in milliseconds, but later than all that are there, whatever the clock does.
+local function after_all(key, milliseconds)
+  local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if not newest then return milliseconds end
+  return string.format('%.0f', math.max(tonumber(milliseconds), tonumber(newest) + 1))
+end

@@ -32,7 +32,7 @@ if slot == 'release' then
   if redis.call('GET', active_key) == run_id then redis.call('DEL', active_key) end
   redis.call('LREM', queue_key, 0, run_id)
   redis.call('HINCRBY', KEYS[6], ARGV[4], 1)
-  redis.call('ZADD', KEYS[7], ARGV[11], run_id)
+  redis.call('ZADD', KEYS[7], after_all(KEYS[7], ARGV[11]), run_id)
   for _, key in ipairs({run_key, events_key, KEYS[5]}) do redis.call('EXPIRE', key, ARGV[7]) end
 end
 return 'ok'

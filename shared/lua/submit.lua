@@ -39,7 +39,7 @@ end
 
 if record then
   redis.call('HSET', run_key, 'record', record, 'status', status, 'version', 1, 'fence', 0, 'batch', 0)
-  redis.call('ZADD', history_key, ARGV[7], run_id)
+  redis.call('ZADD', history_key, after_all(history_key, ARGV[7]), run_id)
   emit(run_key, events_key, run_id, {1, body}, math.huge, math.huge)
 end
 if fingerprint ~= '' then

@@ -302,7 +302,8 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
         verdict.check(status == "failed", "the fault did not end the run")
         verdict.check(fault.ends_with in message, f"the run's message does not tell the fault: {message}")
     cancelled = status == "cancelled" and scene.run_id in scene.cancelled
-    failed = status == "failed" and (fault.nextflow_may_fail or bool(fault.ends_with))
+    ended_by_it = bool(fault.ends_with) or (fault.nextflow_may_fail and _nextflow_failed(scene, message))
+    failed = status == "failed" and ended_by_it
     verdict.check(cancelled or failed or status == "succeeded", f"the run has {status}: {message}")
     printed = scene.stage.printed(scene.run_id)
     expected = range(1, (fault.lines if status == "succeeded" else max(printed, default=0)) + 1)
@@ -315,6 +316,12 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
         verdict.check(viewer.completes == [status], f"the run has {status}, and a viewer was told {viewer.completes}")
         verdict.check(viewer.came_back, "a viewer that came back after the end was not let in")
         verdict.check(viewer.without_id <= {"status"}, f"a viewer was told {viewer.without_id} without an id")
+
+
+def _nextflow_failed(scene: Scene, message: str) -> bool:
+    """Whether Nextflow itself failed, or there was no room in which it could begin."""
+    codes = [entry["code"] for entry in scene.stage.journal() if "ended" in entry and entry["run_id"] == scene.run_id]
+    return any(codes) or (not codes and "No space left" in message)
 
 
 def _history(service: Service) -> list[str]:
@@ -343,6 +350,8 @@ def _judge_run(scene: Scene, run_id: str, *, unseen: bool) -> None:
         verdict.check(not entry["beside"], f"{run_id}: Nextflow began beside {entry['beside']}")
     right = "succeeded" if ended == [0] else "cancelled" if run_id in scene.cancelled else "failed"
     verdict.check(info["status"] == right, f"{run_id} is {info['status']}; Nextflow ended with {ended}")
+    spared = run_id in scene.more_runs and run_id not in scene.cancelled
+    verdict.check(not spared or info["status"] == "succeeded", f"{run_id}, one of the others, is {info['status']}")
     verdict.check(bool(begun) or info["exit_code"] is None, f"{run_id}: an exit code of what never began")
     seen = [None] if unseen else ended
     verdict.check(seen in ([], [info["exit_code"]]), f"{run_id}: exit code {info['exit_code']}, Nextflow's {seen}")

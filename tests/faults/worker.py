@@ -11,6 +11,8 @@ from pathlib import Path
 from faults.trial import Scene
 
 _FROZEN_SECONDS = 60
+# Celery's own warm shutdown is among them, and a machine that has other trials to do.
+_SECONDS_TO_LEAVE = 20
 Injection = Callable[[Scene], float | None]
 
 
@@ -51,7 +53,11 @@ def worker_replaced_twice(scene: Scene) -> None:
     """SIGTERM, as by a rolling update, and once more as soon as there is a new one."""
     for pause in (scene.rng.uniform(0, 2), 0):
         [parent, *_] = scene.pids("worker@")
+        asked_at = time.monotonic()
         scene.signal([parent], signal.SIGTERM)
+        scene.service.wait(lambda parent=parent: parent not in scene.service.children("worker@"), 60)  # type: ignore[misc]
+        took = time.monotonic() - asked_at
+        scene.verdict.check(took < _SECONDS_TO_LEAVE, f"a worker that was told to stop stayed for {took:.0f} s")
         scene.service.wait(partial(_replaced, scene, parent), 60)
         time.sleep(pause)
 

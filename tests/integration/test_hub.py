@@ -710,3 +710,18 @@ def test_leaving_is_told_with_the_next_beat(two: tuple[Presence, Presence]) -> N
     one.beat()
     other.beat()
     assert other.total == 1
+
+
+def test_a_hub_that_nobody_watches_notices_what_it_was_not_told(
+    hub: Hub, talk: Talk, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages of a run may be lost while there is no viewer; who comes when it has ended is shown it all the same."""
+    first = talk.begin()
+    eventually(lambda: hub.current == first)
+    talk.end()
+    monkeypatch.setattr(hub, "_relay", lambda _: None)
+    second = talk.begin()
+    eventually(lambda: hub.current == second)
+    talk.end()
+    hub.notice()
+    assert hub.current == second

@@ -105,6 +105,37 @@ def test_a_start_that_cannot_be_called_off_is_waited_for(
         list(chunks)
 
 
+def test_what_another_worker_cannot_start_does_not_start_late(
+    settings: Settings,
+    make_run: Callable[..., Run],
+    tmp_path: Path,
+    eventually: Callable[..., Any],
+    with_nextflow: WithNextflow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first one's shim is still on its way when the second finds no Nextflow, and says so of the run."""
+    starts = tmp_path / "starts"
+    cluster = with_nextflow(f"echo start >> {starts}")
+    late = (
+        "import sys, time; from worker import shim; say = shim.Shim._say_started;"
+        "shim.Shim._say_started = lambda self: (time.sleep(1), say(self)); shim.main()"
+    )
+
+    def launch(directory: Path) -> subprocess.Popen[bytes]:
+        (directory / "shim.err").touch()
+        return subprocess.Popen([sys.executable, "-c", late, str(directory)])
+
+    monkeypatch.setattr(cluster, "_launch_shim", launch)
+    run = make_run()
+    next(cluster.follow(run, PLACE))
+    other = LocalCluster(replace(settings, nextflow_bin="/nowhere/nextflow"))
+    with pytest.raises(CannotStart, match="not found"):
+        list(other.follow(run, PLACE))
+    eventually((settings.data_dir / "runs" / run.run_id / "exit.json").exists)
+    assert not starts.exists()
+    assert "not found" in str(other.outcome(run).reason)
+
+
 def test_what_is_called_off_as_it_begins_ends(
     settings: Settings, make_run: Callable[..., Run], eventually: Callable[..., Any], with_nextflow: WithNextflow
 ) -> None:

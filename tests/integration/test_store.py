@@ -483,6 +483,25 @@ def test_the_run_to_show_is_the_active_one_else_the_last_to_end(store: Store, ma
     assert store.latest_id() == early.run_id
 
 
+def test_a_clock_that_steps_back_changes_no_order(
+    store: Store, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that was submitted later is newer, and the one that ended later is the last, whatever the time says."""
+    first = make_run()
+    store.submit(first, "queue")
+    finish(store, first.run_id, RunStatus.SUCCEEDED)
+    real = times.now
+    monkeypatch.setattr(times, "now", lambda: real() - timedelta(seconds=2))
+    second = make_run()
+    store.submit(second, "queue")
+    finish(store, second.run_id, RunStatus.SUCCEEDED)
+    assert store.latest_id() == second.run_id
+    assert [run.run_id for run in store.history(10)] == [second.run_id, first.run_id]
+    assert store.is_newer(second.run_id, first.run_id)
+    assert not store.is_newer(first.run_id, second.run_id)
+    assert store.is_newer(first.run_id, "run-from-nowhere")
+
+
 def test_everything_says_that_redis_is_away() -> None:
     """Without Redis each call raises the one error that stands for it."""
     settings = load({"REDIS_URL": "redis://127.0.0.1:1/0"})

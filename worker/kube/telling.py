@@ -15,6 +15,7 @@ _PULSE_SECONDS = 0.2
 _GATHER_SECONDS = 0.02
 # A piece may be a single line, or some hundreds of them.
 _GATHER_LINES = 1_000
+_GATHER_BYTES = 1_048_576
 _NOTICES = 500
 
 
@@ -63,7 +64,7 @@ class Telling:
     def _gather(self, not_before: float) -> list[Said | Notice]:
         """What there is, and what comes up to that moment: lines that follow one another closely share a chunk."""
         found: list[Said | Notice] = []
-        lines = 0
+        lines = size = 0
         try:
             item = self._queue.get(timeout=_PULSE_SECONDS)
             while True:
@@ -73,8 +74,10 @@ class Telling:
                     self.outcome = item
                     return found
                 found.append(item)
-                lines += len(item.records) if isinstance(item, Said) else 1
-                if lines >= _GATHER_LINES:
+                if isinstance(item, Said):
+                    lines += len(item.records)
+                    size += sum(len(record.text) for record in item.records)
+                if lines >= _GATHER_LINES or size >= _GATHER_BYTES:
                     return found
                 item = self._queue.get(timeout=max(0.0, not_before - time.monotonic()))
         except queue.Empty:

@@ -208,7 +208,9 @@ def cancel(session: Session, run_id: str | None) -> None:
 
 @commands.command()
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
-@click.option("--status", "wanted", type=click.Choice(list(RunStatus)), help="Only runs of this status.")
+@click.option(
+    "--status", "wanted", type=click.Choice([status.value for status in RunStatus]), help="Only runs of this status."
+)
 @json_option
 @click.pass_obj
 def history(session: Session, limit: int, wanted: str | None) -> None:

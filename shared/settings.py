@@ -196,7 +196,9 @@ class Settings:
         _matching(r"[1-9]\d* ?(/|per) ?\d* ?(second|minute|hour|day)s?", "takes a limit such as 600/minute"),
         "Requests a client may make; health, metrics, the page and the socket do not count.",
     )
-    run_history_limit: int = _setting("200", _whole(1, 100_000), "Ended runs that are kept; older ones are dropped.")
+    run_history_limit: int = _setting(
+        "200", _whole(1, 100_000), "Ended runs that are kept in Redis; files in DATA_DIR stay until you delete them."
+    )
     run_ttl_minutes: int = _setting("10080", _whole(1, 5_256_000), "Minutes an ended run is kept.")
     queue_limit: int = _setting("1000", _whole(0, 100_000), "Runs that may wait.")
     log_retention_lines: int = _setting(

@@ -34,12 +34,18 @@ _HINTS = [
         "Give the process a container, for example by `process.container` in the config.",
     ),
     (
-        r"Cannot find script file|No such file or directory|Not a valid project name",
+        r"Cannot find script file|Not a valid project name",
         "Check the pipeline's name: a directory in PIPELINES_DIR, an absolute path (on Kubernetes: on the work claim), "
         "owner/repository, or a Git URL.",
     ),
     (
-        r"Unknown project|Cannot find .* at (github|gitlab|bitbucket)|UnknownHostException|Remote resource not found",
+        r"No such file or directory",
+        "A relative path is looked up where the run is launched, in a directory of its own, not where you are: "
+        "give an absolute one (on Kubernetes: on the work claim), or a URL.",
+    ),
+    (
+        r"Make sure exists a \w+ repository|Cannot read project manifest|Unknown project|UnknownHostException|"
+        r"Cannot find .* at (github|gitlab|bitbucket)|Remote resource not found",
         "The pipeline could not be fetched: check its name, its revision, access rights and the way to the internet.",
     ),
     (

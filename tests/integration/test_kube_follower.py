@@ -89,24 +89,6 @@ def test_a_log_cut_while_it_is_written(lab: Lab, read: Callable[..., Reader], ho
     assert reader.read_to_the_end() == numbered(200)
 
 
-@pytest.mark.parametrize("how", [Reset, Ended])
-def test_a_pod_that_goes_after_a_stream_that_ended_early(
-    lab: Lab, read: Callable[..., Reader], how: type[Exception]
-) -> None:
-    """However the stream ended, what came after it is not known: the log is short, and not said to be whole."""
-    reader = read()
-    lab.fake.write(POD, *numbered(3))
-    eventually(lambda: reader.texts == numbered(3))
-    eventually(lambda: lab.fake.open_streams("/log"))
-    lab.fake.answer(404, pattern="/log", times=1000)
-    lab.fake.cut("/log", how)
-    eventually(lambda: not lab.fake.open_streams("/log"))
-    lab.fake.write(POD, *numbered(3, 4))
-    assert reader.read_to_the_end() == numbered(3)
-    assert reader.follower.short
-    assert not any(said.last for said in reader.said)
-
-
 def test_equal_lines_of_one_time(lab: Lab, read: Callable[..., Reader]) -> None:
     """Lines that cannot be told apart are counted."""
     lab.fake.log_cuts = [(size, Ended) for size in range(40, 2000, 200)]

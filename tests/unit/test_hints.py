@@ -28,6 +28,8 @@ from worker.hints import hint_for
         ("K8s pod image cannot be pulled -- Connection refused", "registry"),
         ('pods is forbidden: User "x" cannot create resource "pods"', "NEXTFLOW_SERVICE_ACCOUNT"),
         ("bash: /workspace/ab/.command.run: No such file or directory", "WORK_PVC"),
+        ("No such file or directory: /data/sessions/ab/samples.csv", "relative path"),
+        ("Cannot find `a/b` -- Make sure exists a GitHub repository at this address", "way to the internet"),
         ("WARN: Access to undefined parameter `x`", "a value"),
     ],
 )

@@ -182,8 +182,7 @@ class Follower:
                 self._heard |= self._take(list(splitter.feed(data)))
             # What ends in a line or before the old place has broken off; unless it does so again, at the same byte.
             again = (size, splitter.rest) == (self._size, self._rest)
-            # A stream that was begun while the container wrote may end in order and yet say nothing of its last lines.
-            self._whole = last and (again or (self._tail.aligned and not splitter.rest))
+            self._whole = again or (self._tail.aligned and not splitter.rest)
             self._size, self._rest = size, splitter.rest
             if last and again:
                 self._heard |= self._take(list(splitter.end()))

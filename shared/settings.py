@@ -240,7 +240,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 def mistyped() -> list[str]:
     """A sentence for each key of `.env` that is no setting but looks like one; others may have keys there too."""
     known = [item.name.upper() for item in fields(Settings)]
-    found = {key: get_close_matches(key, known, 1, 0.8) for key in dotenv_values(".env") if key not in known}
+    found = {key: get_close_matches(key, known, 1, 0.75) for key in dotenv_values(".env") if key not in known}
     return [f".env sets {key}, which is no setting. Did you mean {near[0]}?" for key, near in found.items() if near]
 
 

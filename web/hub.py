@@ -438,5 +438,6 @@ def _after(frames: Page, cursor: int) -> bytes:
 def _offer(viewer: Viewer, frame: bytes) -> bool:
     try:
         return viewer.outbox.offer(frame)
-    except OSError:  # it is gone; its own thread notices and removes it
+    except OSError:  # it is closing, or gone, and removed soon; any that is neither must not go on with a hole
+        viewer.close(1013, TOO_SLOW)
         return True

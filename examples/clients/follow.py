@@ -31,8 +31,8 @@ def give_up(text: str) -> NoReturn:
 
 
 def submit(url: str, pipeline: str, parameters: dict[str, Any]) -> str:
-    """Starts the run, or joins the active one, and gives its id."""
-    body = {"pipeline": pipeline, "parameters": parameters, "triggered_by": "follow.py"}
+    """Starts the run, or has it wait for its turn, and gives its id."""
+    body = {"pipeline": pipeline, "parameters": parameters, "when_busy": "queue", "triggered_by": "follow.py"}
     try:
         answer = httpx.post(f"{url}/api/v1/pipeline/run", json=body, headers=HEADERS, timeout=30)
     except httpx.HTTPError as error:
@@ -40,7 +40,7 @@ def submit(url: str, pipeline: str, parameters: dict[str, Any]) -> str:
     if answer.is_error:
         give_up(f"the service refused: {answer.status_code} {answer.text}")
     run = answer.json()
-    say(f"{'joined the active' if run['attached'] else 'started'} run {run['run_id']} ({run['status']})")
+    say(f"run {run['run_id']}: {run['status']}")
     return str(run["run_id"])
 
 

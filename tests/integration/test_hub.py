@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -729,17 +728,18 @@ def test_a_hub_that_nobody_watches_notices_what_it_was_not_told(
     assert hub.current == second
 
 
-def test_one_that_cannot_be_written_to_is_closed(hub: Hub, talk: Talk, watch: Watch, eventually: Eventually) -> None:
+def test_one_that_cannot_be_written_to_is_closed(
+    hub: Hub, talk: Talk, watch: Watch, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel has no room for its frame, say: it must not go on without that."""
     run_id = talk.begin()
     watcher = watch(run_id)
     eventually(lambda: watcher.viewer in hub._live(run_id))
 
-    def offer(_frame: bytes) -> bool:
+    def offer(_outbox: Outbox, _frame: bytes) -> bool:
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
-    outbox: Any = SimpleNamespace(offer=offer)
-    watcher.viewer.outbox = outbox
+    monkeypatch.setattr(Outbox, "offer", offer)
     talk.say("lost otherwise")
     eventually(lambda: watcher.closed)
     assert watcher.closed[0][0] == 1013

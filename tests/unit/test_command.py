@@ -20,7 +20,7 @@ OPTIONS_WITH_VALUE = {"-log", "-c", "-name", "-params-file", "-ansi-log", "-work
 words = st.text(min_size=1, max_size=30)
 
 
-def built(run: Run, pipelines_dir: Path = Path("/pipelines")) -> Command:
+def built(run: Run, pipelines_dir: Path = Path("/nowhere/pipelines")) -> Command:
     pipeline = command.pipeline_argument(run.pipeline, pipelines_dir)
     return command.build(run, "/bin/nextflow", run_places(DATA, run.run_id, run.session_id), pipeline)
 

@@ -103,10 +103,6 @@ class Feed:
             entries = self._redis.xrevrange(keys.events(run_id), last, "-", count=most)
         return [_numbered(entry) for entry in entries]
 
-    def first_id(self, run_id: str) -> int:
-        """The id of the first kept event; when none is kept, that of the next one there will be."""
-        return self.bounds(run_id)[0]
-
     def bounds(self, run_id: str) -> tuple[int, int]:
         """The ids of the first kept event and of the last; when none is kept, the first is the next one to come."""
         last_id = self.last_id(run_id)

@@ -49,7 +49,7 @@ def snapshot(service: Service, run_id: str | None, connected_clients: int) -> di
         }
     kept = service.store.get(run_id)
     # Read later, so if the two differ, the client is told that what is gone meanwhile is gone.
-    first_id = service.feed.first_id(run_id)
+    first_id, _ = service.feed.bounds(run_id)
     return kept.run.info() | {
         "progress_percent": percent(kept),
         "progress": kept.progress,

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.caller import API, Caller
 from bench.figures import Row, Section, milliseconds, quantile
 from bench.plot import Plot
-from bench.processes import Used, cpu_seconds, serving
+from bench.processes import Used, serving
 from bench.sizes import Sizes
 from bench.stage import WEB_COMMAND, directory, http_server, redis_server, say, settings_alone
 from bench.submit import WANTED
@@ -78,9 +78,9 @@ def _measured(runs: int, sizes: Sizes) -> Found:
         fill(url, runs)
         port, pids = stack.enter_context(_controller(url, here, redis))
         time.sleep(_SETTLE_SECONDS)
-        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        at_rest = {name: Used(pid) for name, pid in pids.items()}
         time.sleep(sizes.seconds)
-        rest = {name: 100 * (cpu_seconds(pid) - before[name]) / sizes.seconds for name, pid in pids.items()}
+        rest = {name: 100 * used.seconds() / sizes.seconds for name, used in at_rest.items()}
         caller = Caller(port)
         asks = {name: partial(caller.get, path) for name, path in _PATHS.items()}
         seconds: dict[str, list[float]] = defaultdict(list)
@@ -90,9 +90,9 @@ def _measured(runs: int, sizes: Sizes) -> Found:
         for _, ask in (*asks.items(), post):
             ask()
         for name, ask in (*(sizes.rounds * [*asks.items()]), *(_POST_ROUNDS * [post])):
-            used = [Used(pids["web"]), Used(redis)]
+            web, store = Used(pids["web"]), Used(redis)
             seconds[name] += [ask() for _ in range(_ASKED)]
-            cpu[name] += sum(one.seconds() for one in used)
+            cpu[name] += web.seconds() + store.seconds()
     return Found(seconds, {name: cpu[name] / len(taken) for name, taken in seconds.items()}, rest)
 
 

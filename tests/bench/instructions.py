@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.figures import Row, Section, ratio
 from bench.loops import CHUNK_LINES, VIEWERS
-from bench.processes import TrialFailed, environment
+from bench.processes import TrialFailed, environment, said
 from bench.sizes import Sizes
 from bench.stage import directory, redis_server
 from redis import Redis
@@ -77,10 +76,10 @@ def _each(loop: str, counts: tuple[int, int], redis_url: str, here: Path) -> flo
 
 def _collected(loop: str, count: int, redis_url: str, here: Path) -> int:
     valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={here / 'callgrind.out'}"]
-    said = _python(loop, count, redis_url, valgrind)
-    found = _COLLECTED.search(said)
+    counted = _python(loop, count, redis_url, valgrind)
+    found = _COLLECTED.search(counted)
     if found is None:
-        raise TrialFailed(f"Callgrind did not count: {said[-300:]}")
+        raise TrialFailed(f"Callgrind did not count: {counted[-300:]}")
     return int(found[1])
 
 
@@ -94,10 +93,8 @@ def loop_environment(redis_url: str) -> dict[str, str]:
 
 
 def _python(loop: str, count: int, redis_url: str, before: list[str]) -> str:
-    """What a loop's process says."""
-    its = loop_environment(redis_url)
-    command = [*before, sys.executable, "-m", "bench.loops", loop, str(count)]
-    done = subprocess.run(command, env=its, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-    if done.returncode:
-        raise TrialFailed(f"The loop `{loop}` failed: {done.stderr[-500:]}")
-    return done.stderr
+    """What a loop's process says of itself, and whoever counts its instructions."""
+    _, errors = said(
+        [*before, sys.executable, "-m", "bench.loops", loop, str(count)], loop_environment(redis_url), _PATIENCE
+    )
+    return errors

@@ -161,6 +161,14 @@ def cpu_to_end(
     return used
 
 
+def said(command: Sequence[str], its: Mapping[str, str], seconds: float) -> tuple[str, str]:
+    """What a command says on its two outputs. Raises TrialFailed when it fails."""
+    done = subprocess.run(command, env=dict(its), capture_output=True, text=True, timeout=seconds, check=False)
+    if done.returncode:
+        raise TrialFailed(f"{' '.join(command)} failed: {done.stderr[-500:]}")
+    return done.stdout, done.stderr
+
+
 def cpu_at_end(child: subprocess.Popen[bytes]) -> float:
     """Wait until a child has ended and give the CPU seconds it took."""
     _, status, used = os.wait4(child.pid, 0)

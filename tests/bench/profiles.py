@@ -8,7 +8,6 @@ import cProfile
 import json
 import pstats
 import re
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from bench.figures import Row, Section
 from bench.instructions import loop_environment
 from bench.loops import CHUNK_LINES, LOOPS
-from bench.processes import TrialFailed
+from bench.processes import said
 from bench.sizes import Sizes
 from bench.stage import directory, redis_server, settings_alone
 
@@ -28,6 +27,7 @@ _SHOWN = 6
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)")
 _IMPORTED = ("web.wsgi", "nfctl.cli", "worker.app")
 _STANDARD = "the standard library"
+_STANDARD_NAMES = {name.lstrip("_") for name in sys.stdlib_module_names} | {"site", "encodings", "sitecustomize"}
 _HEADINGS = ("place", "takes, profiled (µs)", "whose code the time is spent in")
 _NOTE = (
     "cProfile, and for imports Python's own clock of them, each in a process of its own. A profiler makes what is "
@@ -65,8 +65,8 @@ def measure(_sizes: Sizes) -> list[Section]:
 
 def _profiled(place: Place, redis_url: str) -> Row:
     command = [sys.executable, "-m", "bench.profiles", place.loop, *map(str, place.counts)]
-    said, _ = _run(command, loop_environment(redis_url))
-    return _row(place.title, json.loads(said))
+    spent, _ = said(command, loop_environment(redis_url), _PATIENCE)
+    return _row(place.title, json.loads(spent))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -108,16 +108,18 @@ def _room(file: str) -> str:
 def _imported(module: str) -> Row:
     """What the first import of a program's module takes, by package."""
     command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
-    _, said = _run(command, settings_alone(REDIS_URL="redis://127.0.0.1:6379/0"))
+    _, told = said(command, settings_alone(REDIS_URL="redis://127.0.0.1:6379/0"), _PATIENCE)
     spent: dict[str, float] = defaultdict(float)
-    for took, name in _IMPORT.findall(said):
-        package = name.split(".")[0]
-        ours = (_ROOT / package).is_dir()
-        spent["ours" if ours else _STANDARD if package.lstrip("_") in _STANDARD_NAMES else package] += int(took) / 1e6
+    for took, name in _IMPORT.findall(told):
+        spent[_owner(name.split(".")[0])] += int(took) / 1e6
     return _row(f"`import {module}`", spent)
 
 
-_STANDARD_NAMES = {name.lstrip("_") for name in sys.stdlib_module_names} | {"site", "encodings", "sitecustomize"}
+def _owner(package: str) -> str:
+    """Whose an imported package is."""
+    if (_ROOT / package).is_dir():
+        return "ours"
+    return _STANDARD if package.lstrip("_") in _STANDARD_NAMES else package
 
 
 def _row(place: str, spent: Mapping[str, float]) -> Row:
@@ -126,14 +128,6 @@ def _row(place: str, spent: Mapping[str, float]) -> Row:
     ordered = sorted(spent.items(), key=lambda pair: -pair[1])[:_SHOWN]
     shares = ", ".join(f"{room} {100 * seconds / whole:.0f}%" for room, seconds in ordered)
     return place, f"{1e6 * whole:,.0f}" if whole > 1e-4 else f"{1e6 * whole:.1f}", shares
-
-
-def _run(command: list[str], its: Mapping[str, str]) -> tuple[str, str]:
-    """What it says on its two outputs. Raises TrialFailed when it fails."""
-    done = subprocess.run(command, env=dict(its), capture_output=True, text=True, timeout=_PATIENCE, check=False)
-    if done.returncode:
-        raise TrialFailed(f"{' '.join(command)} failed: {done.stderr[-500:]}")
-    return done.stdout, done.stderr
 
 
 if __name__ == "__main__":

@@ -320,8 +320,18 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
 
 def _nextflow_failed(scene: Scene, message: str) -> bool:
     """Whether Nextflow itself failed, or there was no room in which it could begin."""
-    codes = [entry["code"] for entry in scene.stage.journal() if "ended" in entry and entry["run_id"] == scene.run_id]
+    codes = _codes(_journal(scene, scene.run_id))
     return any(codes) or (not codes and "No space left" in message)
+
+
+def _journal(scene: Scene, run_id: str) -> list[dict[str, Any]]:
+    """What became of Nextflow in a run."""
+    return [entry for entry in scene.stage.journal() if entry["run_id"] == run_id]
+
+
+def _codes(journal: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """With what it ended, as far as that was seen."""
+    return [entry["code"] for entry in journal if "ended" in entry]
 
 
 def _history(service: Service) -> list[str]:
@@ -342,9 +352,9 @@ def _judge_run(scene: Scene, run_id: str, *, unseen: bool) -> None:
     verdict.check(events[-1]["type"] == "complete", f"{run_id}: the last kept event is {events[-1]['type']}")
     completes = [event["data"]["status"] for event in events if event["type"] == "complete"]
     verdict.check(completes == [info["status"]], f"{run_id} is {info['status']}, and its completes are {completes}")
-    journal = [entry for entry in scene.stage.journal() if entry["run_id"] == run_id]
+    journal = _journal(scene, run_id)
     begun = [entry for entry in journal if "began" in entry]
-    ended = [entry["code"] for entry in journal if "ended" in entry]
+    ended = _codes(journal)
     verdict.check(len(begun) <= 1, f"{run_id}: Nextflow began {len(begun)} times")
     for entry in begun:
         verdict.check(not entry["beside"], f"{run_id}: Nextflow began beside {entry['beside']}")

@@ -55,11 +55,15 @@ def worker_replaced_twice(scene: Scene) -> None:
         [parent, *_] = scene.pids("worker@")
         asked_at = time.monotonic()
         scene.signal([parent], signal.SIGTERM)
-        scene.service.wait(lambda parent=parent: parent not in scene.service.children("worker@"), 60)  # type: ignore[misc]
+        scene.service.wait(partial(_gone, scene, parent), 60)
         took = time.monotonic() - asked_at
         scene.verdict.check(took < _SECONDS_TO_LEAVE, f"a worker that was told to stop stayed for {took:.0f} s")
         scene.service.wait(partial(_replaced, scene, parent), 60)
         time.sleep(pause)
+
+
+def _gone(scene: Scene, parent: int) -> bool:
+    return parent not in scene.service.children("worker@")
 
 
 def _replaced(scene: Scene, parent: int) -> bool:

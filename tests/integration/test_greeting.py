@@ -105,7 +105,7 @@ def test_a_run_whose_events_are_gone_is_shown_without_them(service: Service, run
     assert viewer.cursor == last
 
 
-@pytest.mark.parametrize("asked", ["store.get", "feed.first_id"])
+@pytest.mark.parametrize("asked", ["store.get", "feed.bounds"])
 def test_what_is_told_of_a_run_is_as_old_as_the_id_beside_it(
     service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:

@@ -41,6 +41,20 @@ def slow(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalC
         process.communicate()
 
 
+def shim_that_sleeps(seconds: int) -> Callable[[Path], subprocess.Popen[bytes]]:
+    """What launches a shim that sleeps just before it says that it has begun."""
+    late = (
+        "import sys, time; from worker import shim; say = shim.Shim._say_started;"
+        f"shim.Shim._say_started = lambda self: (time.sleep({seconds}), say(self)); shim.main()"
+    )
+
+    def launch(directory: Path) -> subprocess.Popen[bytes]:
+        (directory / "shim.err").touch()
+        return subprocess.Popen([sys.executable, "-c", late, str(directory)])
+
+    return launch
+
+
 @pytest.fixture
 def with_nextflow(settings: Settings, tmp_path: Path) -> WithNextflow:
     """A machine whose Nextflow is a shell script."""
@@ -116,16 +130,7 @@ def test_what_another_worker_cannot_start_does_not_start_late(
     """The first one's shim is still on its way when the second finds no Nextflow, and says so of the run."""
     starts = tmp_path / "starts"
     cluster = with_nextflow(f"echo start >> {starts}")
-    late = (
-        "import sys, time; from worker import shim; say = shim.Shim._say_started;"
-        "shim.Shim._say_started = lambda self: (time.sleep(1), say(self)); shim.main()"
-    )
-
-    def launch(directory: Path) -> subprocess.Popen[bytes]:
-        (directory / "shim.err").touch()
-        return subprocess.Popen([sys.executable, "-c", late, str(directory)])
-
-    monkeypatch.setattr(cluster, "_launch_shim", launch)
+    monkeypatch.setattr(cluster, "_launch_shim", shim_that_sleeps(1))
     run = make_run()
     next(cluster.follow(run, PLACE))
     other = LocalCluster(replace(settings, nextflow_bin="/nowhere/nextflow"))
@@ -178,16 +183,7 @@ def test_a_shim_that_sleeps_as_it_begins_starts_nothing_late(
     monkeypatch.setattr(local_cluster, "_START_SECONDS", 0.5)
     starts = tmp_path / "starts"
     cluster = with_nextflow(f"echo start >> {starts}")
-    slow = (
-        "import sys, time; from worker import shim; say = shim.Shim._say_started;"
-        "shim.Shim._say_started = lambda self: (time.sleep(2), say(self)); shim.main()"
-    )
-
-    def launch(directory: Path) -> subprocess.Popen[bytes]:
-        (directory / "shim.err").touch()
-        return subprocess.Popen([sys.executable, "-c", slow, str(directory)])
-
-    monkeypatch.setattr(cluster, "_launch_shim", launch)
+    monkeypatch.setattr(cluster, "_launch_shim", shim_that_sleeps(2))
     run = make_run()
     with pytest.raises(CannotStart):
         list(cluster.follow(run, {}))

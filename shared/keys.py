@@ -2,6 +2,7 @@
 
 PREFIX = "nfc:"
 ACTIVE = f"{PREFIX}active"
+LATEST = f"{PREFIX}latest"
 QUEUE = f"{PREFIX}queue"
 HISTORY = f"{PREFIX}history"
 ENDED = f"{PREFIX}ended"

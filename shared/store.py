@@ -88,6 +88,7 @@ class Store:
                     keys.run(run.run_id),
                     keys.events(run.run_id),
                     keys.idempotency(digest),
+                    keys.LATEST,
                 ],
                 args=[
                     run.run_id,
@@ -252,11 +253,13 @@ class Store:
         return None if index is None else int(index) + 1
 
     def latest_id(self) -> str | None:
-        """The active run, else the one of those that are kept whose end was known last."""
-        active = self.active_id()
-        if active:
-            return active
+        """The active run, else the one that began last; if that is no longer kept, the last that was called off."""
         with store_errors():
+            active, began = self.redis.mget(keys.ACTIVE, keys.LATEST)
+            if active:
+                return str(active.decode())
+            if began and self.redis.exists(keys.run(began.decode())):
+                return str(began.decode())
             for ended in self.redis.zrevrange(keys.ENDED, 0, 0):
                 if self.redis.exists(keys.run(ended.decode())):  # none is kept for longer than the last one
                     return str(ended.decode())
@@ -275,12 +278,6 @@ class Store:
             start += len(page)
             found += [run for run in page if run is not None and status in (None, run.status)]
         return found[:limit]
-
-    def is_newer(self, run_id: str, other_id: str) -> bool:
-        """Whether the one was submitted after the other, or that one is no longer kept. The clock has no say in it."""
-        with store_errors():
-            mine, others = self.redis.zmscore(keys.HISTORY, [run_id, other_id])
-        return others is None or (mine is not None and mine > others)
 
     def trim_history(self) -> int:
         """Drop the runs that ended first, beyond the limit, and those whose time is over; returns how many."""
@@ -341,6 +338,7 @@ class Store:
                     keys.tasks(after.run_id),
                     keys.TOTALS,
                     keys.ENDED,
+                    keys.LATEST,
                 ],
                 args=[
                     after.run_id,

@@ -43,7 +43,6 @@ _CATCH_UP_BYTES = 524_288
 _PULSE_SECONDS = 0.5
 _REREAD_SECONDS = 1.0
 _STATUS = b'"type":"status"'
-_STARTING = b'"status":"starting"'
 _log = logging.getLogger(__name__)
 
 Message = tuple[str, int, bytes]
@@ -127,24 +126,12 @@ class Hub:
             return
         self._catch_up(viewer)
 
-    def notice(self, begun: str | None = None) -> None:
-        """Learn which run is active, or was last, and lead those who follow to it. Raises StoreAway.
-
-        `begun` is a run that is known to have begun; it may have ended at once.
-        """
+    def notice(self) -> None:
+        """Learn which run is active, or was last, and lead those who follow to it. Raises StoreAway."""
         with self._switching:
-            active = self._store.active_id() or self._newer(begun) or self._kept_current() or self._store.latest_id()
-            if active is not None and active != self.current:
-                self._switch(active)
-
-    def _newer(self, begun: str | None) -> str | None:
-        """The run that has begun, unless it did before the one that is followed: its message came late."""
-        if begun is None or self.current is None:
-            return begun
-        return begun if self._store.is_newer(begun, self.current) else None
-
-    def _kept_current(self) -> str | None:
-        return self.current if self.current and self._feed.last_id(self.current) else None
+            latest = self._store.latest_id()
+            if latest is not None and latest != self.current:
+                self._switch(latest)
 
     def remove(self, viewer: Viewer) -> None:
         """Forget a viewer; again: no change."""
@@ -275,7 +262,7 @@ class Hub:
     def _relay_run(self, run_id: str, page: Page) -> None:
         if run_id != self.current and any(_STATUS in frame[:40] for _, frame in page):
             self._queue_changed = True
-            self.notice(begun=run_id if any(_STARTING in frame for _, frame in page) else None)
+            self.notice()
         channel = self._channels.get(run_id)
         if channel is None:
             return
@@ -286,6 +273,8 @@ class Hub:
             self._read_on(channel)
 
     def _reread(self) -> None:
+        if not self._viewers:  # whoever comes asks by itself
+            return
         self.notice()
         for channel in list(self._channels.values()):
             if channel.run_id is not None and 0 < self._feed.last_id(channel.run_id) < channel.cursor:

@@ -1,5 +1,5 @@
 -- Move a run: its record is replaced and the events of the move are kept, if nobody moved it first.
--- KEYS: run events active queue tasks totals ended
+-- KEYS: run events active queue tasks totals ended latest
 -- ARGV: run_id version fence ('' when the mover is no supervisor) status record
 --       slot (keep, take or release) seconds_to_live max_cost max_bytes progress ('' when unchanged) now (ms) body...
 -- Returns one of: ok stale fenced missing busy.
@@ -16,6 +16,7 @@ if slot == 'take' then
   if redis.call('LINDEX', queue_key, 0) ~= run_id then return 'stale' end
   redis.call('LPOP', queue_key)
   redis.call('SET', active_key, run_id)
+  redis.call('SET', KEYS[8], run_id)
 end
 
 redis.call('HSET', run_key, 'status', ARGV[4], 'record', ARGV[5])

@@ -1,5 +1,5 @@
 -- Take a run in: it gets the free slot, a place in the queue, or nothing. First come, first served.
--- KEYS: active queue history run events idempotency
+-- KEYS: active queue history run events idempotency latest
 -- ARGV: run_id when_busy starting_record starting_body queued_record queued_body score queue_limit
 --       idempotency_fingerprint ('' for none) idempotency_seconds run_key_prefix
 -- Returns {outcome, run_id, position, replayed}: started queued attached busy full reused.
@@ -25,6 +25,7 @@ local ahead = redis.call('GET', active_key) or redis.call('LINDEX', queue_key, 0
 local outcome, target, position, status, record, body = nil, run_id, 0, nil, nil, nil
 if not ahead then
   redis.call('SET', active_key, run_id)
+  redis.call('SET', KEYS[7], run_id)
   outcome, status, record, body = 'started', 'starting', ARGV[3], ARGV[4]
 elseif when_busy == 'attach' then
   outcome, target = 'attached', ahead

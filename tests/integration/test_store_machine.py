@@ -44,6 +44,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.redis.flushall()
         self.active: str | None = None
+        self.latest: str | None = None
         self.queue: list[str] = []
         self.ended: dict[str, RunStatus] = {}
         self.fence: dict[str, int] = {}
@@ -74,7 +75,7 @@ class Machine(RuleBasedStateMachine):
             assert found.position == len(self.queue)
         else:
             assert ahead is None
-            self.active = run.run_id
+            self.active = self.latest = run.run_id
         if key:  # the same request again changes nothing
             again = self.store.submit(self.make_run(), when_busy, run.run_id + key, request)
             assert (again.replayed, again.run_id) == (True, found.run_id)
@@ -86,7 +87,7 @@ class Machine(RuleBasedStateMachine):
         if self.active is None and self.queue:
             assert begun is not None
             assert begun.run_id == self.queue[0]
-            self.active = self.queue.pop(0)
+            self.active = self.latest = self.queue.pop(0)
         else:
             assert begun is None
 
@@ -193,6 +194,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def as_the_model_says(self) -> None:
         assert self.store.active_id() == self.active
+        assert self.store.latest_id() == self.latest
         assert self.store.queue() == self.queue
         for run_id, said in self.said.items():
             status = self.store.get(run_id).run.status

@@ -37,8 +37,10 @@ def _api_server(broken: Callable[[Proxy], AbstractContextManager[None]]) -> Call
 
 
 def _log_cut(scene: Scene) -> None:
+    """Broken off, or ended in order, where it happens to be."""
+    proxy = _stage(scene).proxy
     for _ in range(_CUTS):
-        scene.service.wait(lambda: _stage(scene).proxy.cut(logs_only=True), 60)
+        scene.service.wait(scene.rng.choice([lambda: proxy.cut(logs_only=True), proxy.end_logs]), 60)
         time.sleep(scene.rng.uniform(0, 0.3))
 
 

@@ -46,6 +46,24 @@ _FREED_MOST = 5_000_000
 _FULL_SECONDS = 8
 
 
+def _shim_killed(scene: Scene) -> None:
+    """What owns Nextflow on this machine, as soon as there is one."""
+    scene.service.wait(lambda: _shims(scene), 60)
+    for _ in range(10):  # one that was just about to fork has a child by now
+        scene.signal(_shims(scene), signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _shims(scene: Scene) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"worker.shim" in words and any(word.endswith(scene.run_id.encode()) for word in words):
+                found.append(int(entry.name))
+    return found
+
+
 def _redis_restarted(number: int) -> Injection:
     def inject(scene: Scene) -> None:
         scene.signal(scene.pids("redis-server"), number)
@@ -337,6 +355,13 @@ FAULTS = [
     Fault("worker frozen for 60 s beside another", worker_frozen_beside_another),
     Fault("worker replaced twice (SIGTERM)", worker_replaced_twice),
     Fault("worker away while the run ends", worker_away_at_the_end, to_the_end=True),
+    Fault(
+        "shim killed",
+        _shim_killed,
+        ends_with="supervisor of the run was killed|could not be started",
+        end_unseen=True,
+        unwritten=25,
+    ),
     Fault("Redis restarted", _redis_restarted(signal.SIGTERM)),
     Fault("Redis killed", _redis_restarted(signal.SIGKILL)),
     Fault("Redis refuses connections for 30 s", _redis_refuses),

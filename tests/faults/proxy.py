@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,15 @@ from socket import SHUT_RDWR, socket
 
 _SILENT = -1
 _NOT_PASSED_ON = {"connection", "transfer-encoding", "keep-alive", "host"}
+
+
+@dataclass(eq=False)
+class _Stream:
+    """An answer that goes on."""
+
+    wire: socket
+    is_log: bool
+    over: bool = False
 
 
 class Proxy:
@@ -23,7 +33,7 @@ class Proxy:
         self.tls = ssl.create_default_context(cafile=str(authority))
         self.fault = 0
         """What is wrong now: 0 for nothing, an HTTP status that every request gets, or silence."""
-        self._streams: set[tuple[socket, bool]] = set()
+        self._streams: set[_Stream] = set()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -53,23 +63,34 @@ class Proxy:
 
     def cut(self, *, logs_only: bool) -> int:
         """Break streams off, wherever they are; returns at once, and tells how many there were."""
-        with self._lock:
-            streams = [wire for wire, is_log in self._streams if is_log or not logs_only]
-        for wire in streams:
+        streams = self._open_streams(logs_only=logs_only)
+        for stream in streams:
             with suppress(OSError):
-                wire.shutdown(SHUT_RDWR)
+                stream.wire.shutdown(SHUT_RDWR)
         return len(streams)
 
-    @contextmanager
-    def streaming(self, wire: socket, *, is_log: bool) -> Iterator[None]:
-        """Know this connection as one that goes on."""
+    def end_logs(self) -> int:
+        """End logs in order, as if there were no more, when the next piece comes; tells how many there were."""
+        streams = self._open_streams(logs_only=True)
+        for stream in streams:
+            stream.over = True
+        return len(streams)
+
+    def _open_streams(self, *, logs_only: bool) -> "list[_Stream]":
         with self._lock:
-            self._streams.add((wire, is_log))
+            return [stream for stream in self._streams if stream.is_log or not logs_only]
+
+    @contextmanager
+    def streaming(self, wire: socket, *, is_log: bool) -> "Iterator[_Stream]":
+        """Know this connection as one that goes on."""
+        stream = _Stream(wire, is_log)
+        with self._lock:
+            self._streams.add(stream)
         try:
-            yield
+            yield stream
         finally:
             with self._lock:
-                self._streams.discard((wire, is_log))
+                self._streams.discard(stream)
 
     def wait_for_speech(self) -> bool:
         """Wait while nothing may be said; returns whether it had to."""
@@ -128,8 +149,8 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 return
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            with proxy.streaming(self.connection, is_log="/log?" in self.path):
-                while data := response.read1(65_536):
+            with proxy.streaming(self.connection, is_log="/log?" in self.path) as stream:
+                while (data := response.read1(65_536)) and not stream.over:
                     proxy.wait_for_speech()
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
             self.wfile.write(b"0\r\n\r\n")

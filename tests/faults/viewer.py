@@ -19,17 +19,24 @@ _LINGER_SECONDS = 1.0
 class Viewer(threading.Thread):
     """Follows one run to its `complete`. A restless one hangs up by itself now and then.
 
+    One that `follows` comes without naming a run, and names it when it comes back. Until then it may be led on to
+    the next ones: what it is told of those is in `of_others`.
+
     After `complete` each stays for a second, comes back once with its last id, and stays for a second more, so that
     whatever comes after the end is in `ids` and `completes` too.
     """
 
-    def __init__(self, url: str, run_id: str, rng: random.Random, *, restless: bool) -> None:
+    def __init__(self, url: str, run_id: str, rng: random.Random, *, restless: bool, follows: bool = False) -> None:
         super().__init__(daemon=True)
-        self._url = f"{url.replace('http', 'ws', 1)}{_PATH}?run_id={run_id}"
+        self._url = f"{url.replace('http', 'ws', 1)}{_PATH}?since="
+        self._run_id = run_id
         self._rng = rng
         self._restless = restless
+        self._names_run = not follows
         self._given_up = threading.Event()
         self.ids: list[int] = []
+        self.of_others: dict[str, list[int]] = {}
+        """By run: the ids of events of other runs."""
         self.numbers: list[int] = []
         self.completes: list[str] = []
         self.without_id: set[str] = set()
@@ -57,10 +64,9 @@ class Viewer(threading.Thread):
 
     def _read(self) -> None:
         comes_back = bool(self.completes)
-        since = self.ids[-1] if self.ids else 0
-        with closing(
-            websocket.create_connection(f"{self._url}&since={since}", timeout=5, skip_utf8_validation=True)
-        ) as socket:
+        url = f"{self._url}{self.ids[-1] if self.ids else 0}" + f"&run_id={self._run_id}" * self._names_run
+        with closing(websocket.create_connection(url, timeout=5, skip_utf8_validation=True)) as socket:
+            self._names_run = True
             leave_at = time.monotonic() + self._patience()
             while not self._given_up.is_set() and (left := leave_at - time.monotonic()) > 0:
                 socket.settimeout(min(left, 5))
@@ -84,6 +90,9 @@ class Viewer(threading.Thread):
     def _take(self, frame: dict[str, object]) -> None:
         if frame["id"] is None:
             self.without_id.add(str(frame["type"]))
+            return
+        if frame["run_id"] != self._run_id:
+            self.of_others.setdefault(str(frame["run_id"]), []).append(int(str(frame["id"])))
             return
         self.ids.append(int(str(frame["id"])))
         data = frame["data"]

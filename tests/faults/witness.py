@@ -45,10 +45,14 @@ class Witness(threading.Thread):
         self._logs: dict[str, _Log] = {}
         self._runs: dict[str, str] = {}
         self._dismissed = threading.Event()
+        self._failure: Exception | None = None
 
     def run(self) -> None:
-        while not self._dismissed.wait(_PULSE_SECONDS):
-            self._look()
+        try:
+            while not self._dismissed.wait(_PULSE_SECONDS):
+                self._look()
+        except Exception as failure:  # a witness that has looked away must not be heard
+            self._failure = failure
 
     def dismiss(self) -> None:
         """Watch no longer."""
@@ -60,6 +64,8 @@ class Witness(threading.Thread):
 
     def journal(self) -> list[dict[str, Any]]:
         """See `Stage.journal`."""
+        if self._failure is not None:
+            raise self._failure
         self._look()
         found: list[dict[str, Any]] = []
         for head in self._heads.values():

@@ -36,7 +36,14 @@ def main() -> None:
 
 def rows() -> list[Row]:
     """Measure all."""
-    return [*first_line(), *latency(20), *latency(1000), *throughput(), *memories()]
+    return [
+        *first_line(),
+        *latency(20, 200),
+        *latency(1000, 5000),
+        *latency(100_000, 500_000),
+        *throughput(),
+        *memories(),
+    ]
 
 
 def first_line() -> list[Row]:
@@ -72,10 +79,9 @@ def first_line() -> list[Row]:
     ]
 
 
-def latency(rate: int) -> list[Row]:
+def latency(rate: int, lines: int) -> list[Row]:
     """From a line's writing to its reading at a socket, beside `tail -F` on the same run's log."""
-    lines = min(rate * 10, 5000)
-    with service_with_child(LOG_RETENTION_LINES="100000") as running:
+    with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
         tailed: list[float] = []
         used = Used(running.pid)
         run_id = running.submit("bench", parameters=printing(rate, lines))
@@ -93,7 +99,7 @@ def latency(rate: int) -> list[Row]:
     ours, theirs = seen[rate:], tailed[rate:]
     other = "`tail -F` of the run's log"
     return [
-        latencies(f"A line at {rate} lines/s, written to read", other, ours, theirs),
+        latencies(f"A line at {rate:,} lines/s, written to read", other, ours, theirs),
         compared("… CPU a line (µs)", other, [1e6 * cpu / lines], [1e6 * tail_cpu / lines], "{:,.0f}"),
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bench import (
+    burst,
     filters,
     growth_history,
     growth_lines,
@@ -34,6 +35,7 @@ from nfctl.programs import ToolMissing
 
 PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
     "line": lambda _: [Section("A run on one machine", line.rows())],
+    "burst": burst.measure,
     "submit": submit.measure,
     "status": status.measure,
     "joiners": joiners.measure,

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import orjson
-from bench.processes import environment, serving
+from bench.processes import TrialFailed, environment, serving
 from ports import free_port
 from redis import Redis
 from redis.exceptions import RedisError
@@ -31,11 +31,11 @@ parameters = json.load(open(sys.argv[sys.argv.index("-params-file") + 1]))
 gap = 1 / parameters["rate"]
 start = time.time()
 for n in range(parameters["lines"]):
-    while gap > 0.0001 and time.time() < start + n * gap:
-        time.sleep(max(0, start + n * gap - time.time()))
-    sys.stdout.write("stamp %.6f %d %s\\n" % (time.time(), n, "x" * parameters["width"]))
-    if gap > 0.0001:
+    if n % max(1, parameters["rate"] // 1000) == 0:
         sys.stdout.flush()
+        while (early := start + n * gap - time.time()) > 0:
+            time.sleep(early)
+    sys.stdout.write("stamp %.6f %d %s\\n" % (time.time(), n, "x" * parameters["width"]))
 """
 AT_ONCE = 10**9
 """A rate at which the child never waits."""
@@ -136,13 +136,15 @@ def printing(rate: int, lines: int, width: int = 80) -> dict[str, int]:
 
 
 def messages(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[bytes, float]]:
-    """Each frame of a run at a plain socket, with the time of its reading, up to `complete`."""
+    """Each frame of a run at a plain socket, with the time of its reading, up to `complete`. Raises TrialFailed."""
     url = f"ws://127.0.0.1:{running.port}{STREAM}?run_id={run_id}&since={since}"
     socket = create_connection(url, skip_utf8_validation=True, timeout=_SILENCE_SECONDS)
     try:
         message = b""
         while _COMPLETE not in message[:_HEAD]:
             message = str(socket.recv()).encode()  # text, as all that the service sends
+            if not message:
+                raise TrialFailed(f"A socket of {run_id} was closed before the end.")
             yield message, time.time()
     finally:
         socket.close()

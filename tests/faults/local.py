@@ -46,12 +46,14 @@ _FREED_MOST = 5_000_000
 _FULL_SECONDS = 8
 
 
-def _shim_killed(scene: Scene) -> None:
+def _shim_killed(scene: Scene) -> float:
     """What owns Nextflow on this machine, as soon as there is one."""
     scene.service.wait(lambda: _shims(scene), 60)
+    killed_at = time.time()
     for _ in range(10):  # one that was just about to fork has a child by now
         scene.signal(_shims(scene), signal.SIGKILL)
         time.sleep(0.05)
+    return killed_at
 
 
 def _shims(scene: Scene) -> list[int]:

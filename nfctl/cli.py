@@ -275,10 +275,10 @@ def tasks(session: Session, run_id: str | None) -> None:
 
 
 @commands.command()
-@click.argument("run_id")
+@click.argument("run_id", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Print its log until it ends, and exit with its code.")
 @json_option
 @click.pass_obj
-def resume(session: Session, run_id: str, follow: bool) -> None:
-    """Run RUN_ID again without the tasks that are done."""
-    _submit(session, {"resume": run_id, "when_busy": "queue", "triggered_by": "nfctl"}, follow)
+def resume(session: Session, run_id: str | None, follow: bool) -> None:
+    """Run RUN_ID, or the last run, again without the tasks that are done."""
+    _submit(session, {"resume": session.current_run(run_id), "when_busy": "queue", "triggered_by": "nfctl"}, follow)

@@ -203,6 +203,9 @@ workflow { SECOND(FIRST()) }
     progress = service.client.call("GET", "/status", params={"run_id": resumed})["progress"]
     counts = {process["name"]: process for process in progress["processes"]}
     assert (counts["FIRST"]["cached"], counts["FIRST"]["succeeded"], counts["SECOND"]["succeeded"]) == (1, 0, 1)
+    last = service.nfctl("resume", "--follow")
+    assert last.returncode == 0, last.stderr
+    assert "FIRST 1/1 ✔ (1 cached)  SECOND 1/1 ✔ (1 cached)" in last.stdout
 
 
 def test_a_killed_nextflow_is_a_failed_run(service: Any, pipeline: Callable[[str], str]) -> None:

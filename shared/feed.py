@@ -90,6 +90,14 @@ class Feed:
         with store_errors():
             return int(self._redis.hget(keys.run(run_id), "seq") or 0)
 
+    def last_ids(self, run_ids: Sequence[str]) -> list[int]:
+        """The same of each of these runs, asked for at once."""
+        with store_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            for run_id in run_ids:
+                pipeline.hget(keys.run(run_id), "seq")
+            return [int(number or 0) for number in pipeline.execute()]
+
     def read(self, run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
         """Kept events later than `after`, in order: their ids and whole frames."""
         with store_errors():
@@ -103,12 +111,10 @@ class Feed:
             entries = self._redis.xrevrange(keys.events(run_id), last, "-", count=most)
         return [_numbered(entry) for entry in entries]
 
-    def bounds(self, run_id: str) -> tuple[int, int]:
-        """The ids of the first kept event and of the last; when none is kept, the first is the next one to come."""
-        last_id = self.last_id(run_id)
+    def first_id(self, run_id: str, last_id: int) -> int:
+        """The id of the first kept event; when none is kept, the one after `last_id`, which was the last just now."""
         first = self.read(run_id, 0, 1)
-        # More may have come, and older ones gone, between the two looks.
-        return (first[0][0], max(last_id, first[0][0])) if first else (last_id + 1, last_id)
+        return first[0][0] if first else last_id + 1
 
 
 def parse_message(message: bytes) -> tuple[str, int, bytes]:

@@ -10,7 +10,7 @@ def now() -> datetime:
 
 def to_text(time: datetime) -> str:
     """`2026-01-31T23:59:59.123Z`."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03d}Z"
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def from_text(text: str) -> datetime:

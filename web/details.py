@@ -64,8 +64,9 @@ def details(service: Service) -> Blueprint:
     def run_events(run_id: str) -> Response:
         """Kept events after an id, or the newest before one, in order."""
         query = parse_query(schemas.EventsQuery)
-        store.get(run_id)
-        first_id, last_id = feed.bounds(run_id)
+        last_id = store.get(run_id).last_id
+        first_id = feed.first_id(run_id, last_id)
+        last_id = max(last_id, first_id - 1)  # more may have come, and older ones gone, between the two looks
         frames = b",".join(_events(service, run_id, query))
         head = orjson.dumps({"run_id": run_id, "first_id": first_id, "last_id": last_id})
         return Response(head[:-1] + b',"events":[' + frames + b"]}", content_type="application/json")

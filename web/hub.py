@@ -276,10 +276,12 @@ class Hub:
         if not self._viewers:  # whoever comes asks by itself
             return
         self.notice()
-        for channel in list(self._channels.values()):
-            if channel.run_id is not None and 0 < self._feed.last_id(channel.run_id) < channel.cursor:
+        channels = {run_id: channel for run_id, channel in list(self._channels.items()) if run_id is not None}
+        for channel, last_id in zip(channels.values(), self._feed.last_ids(list(channels)), strict=True):
+            if 0 < last_id < channel.cursor:
                 self._let_go(channel, _LOST)  # Redis has come back without its newest events, and ids begin again there
-            self._read_on(channel)
+            elif last_id > channel.cursor:
+                self._read_on(channel)
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
 
     def _read_on(self, channel: Channel) -> None:

@@ -3,10 +3,11 @@
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint, g, request
 from flask_sock import Sock
 from pydantic import BaseModel, ConfigDict, Field
 from simple_websocket import Server
@@ -17,6 +18,7 @@ from shared import events, times
 from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
 from shared.runs import RunStatus
+from shared.store import Kept
 from web.connection import FAILED, Connection, taken_over
 from web.hub import TOO_SLOW, Hub, Viewer
 from web.outbox import Stalled, text_frame
@@ -57,7 +59,7 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
             raise BadRequest("This is no handshake of WebSocket version 13 (RFC 6455).")
         query = parse_query(StreamQuery)
         if query.run_id is not None:
-            service.store.get(query.run_id)
+            g.kept = service.store.get(query.run_id)
         else:
             hub.notice()
 
@@ -91,15 +93,18 @@ def _watch(connection: Connection, service: Service, hub: Hub) -> None:
         connection.at_end(partial(hub.remove, viewer))
 
 
+def _kept(service: Service, run_id: str | None) -> Kept | None:
+    with suppress(RunNotFound):  # its time ended just now
+        return service.store.get(run_id) if run_id else None
+    return None
+
+
 def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
     """The viewer that the query asks for, told how things stand."""
     query = parse_query(StreamQuery)
-    run_id = query.run_id or hub.current
-    try:
-        shown = snapshot(service, run_id, connected_clients=hub.presence.total)
-    except RunNotFound:  # its time ended just now
-        run_id = None
-        shown = snapshot(service, None, connected_clients=hub.presence.total)
+    kept = g.pop("kept", None) or _kept(service, query.run_id or hub.current)
+    run_id = kept.run.run_id if kept else None
+    shown = snapshot(service, kept, connected_clients=hub.presence.total)
     last_id = shown["last_id"]
     cursor = last_id if query.since is None else query.since
     if cursor > last_id and query.run_id is None:
@@ -114,7 +119,8 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         connection.outbox.offer(text_frame(events.with_id(body, None)))
 
     def tell_anew(first_id: int) -> None:
-        tell(snapshot(service, run_id, connected_clients=hub.presence.total) | {"first_id": first_id})
+        now = service.store.get(run_id) if run_id else None
+        tell(snapshot(service, now, connected_clients=hub.presence.total) | {"first_id": first_id})
 
     tell(shown)
     return Viewer(

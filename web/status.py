@@ -11,7 +11,8 @@ from web.wiring import Service
 
 API = "/api/v1/pipeline"
 _PREVIEW_LINES = 20
-_PREVIEW_EVENTS = 40
+# One event of a run that says much has them all, and may be large; of one that says little it takes many.
+_PREVIEW_EVENTS = (4, 36)
 
 
 def stream_url(run_id: str | None) -> str:
@@ -35,10 +36,10 @@ def status_answer(service: Service, run_id: str | None, connected_clients: int) 
     }
 
 
-def snapshot(service: Service, run_id: str | None, connected_clients: int) -> dict[str, Any]:
-    """The `data` of a socket's first frame. Raises RunNotFound."""
+def snapshot(service: Service, kept: Kept | None, connected_clients: int) -> dict[str, Any]:
+    """The `data` of a socket's first frame."""
     common = {"connected_clients": connected_clients, "queue": queue(service.store)}
-    if run_id is None:
+    if kept is None:
         return {
             "status": "idle",
             "progress_percent": 0,
@@ -47,9 +48,8 @@ def snapshot(service: Service, run_id: str | None, connected_clients: int) -> di
             "last_id": 0,
             **common,
         }
-    kept = service.store.get(run_id)
     # Read later, so if the two differ, the client is told that what is gone meanwhile is gone.
-    first_id, _ = service.feed.bounds(run_id)
+    first_id = service.feed.first_id(kept.run.run_id, kept.last_id)
     return kept.run.info() | {
         "progress_percent": percent(kept),
         "progress": kept.progress,
@@ -74,10 +74,13 @@ def queue(store: Store) -> list[dict[str, Any]]:
 def log_preview(service: Service, run_id: str) -> list[str]:
     """The newest lines of a run's log."""
     lines: list[str] = []
-    for _, frame in service.feed.read_back(run_id, None, _PREVIEW_EVENTS):
-        event = orjson.loads(frame)
-        if event["type"] == "log":
-            lines = [line["message"] for line in event["data"]["lines"]] + lines
+    before: int | None = None
+    for events in _PREVIEW_EVENTS:
+        for number, frame in service.feed.read_back(run_id, before, events):
+            before = number
+            event = orjson.loads(frame)
+            if event["type"] == "log":
+                lines = [line["message"] for line in event["data"]["lines"]] + lines
         if len(lines) >= _PREVIEW_LINES:
             break
     return lines[-_PREVIEW_LINES:]

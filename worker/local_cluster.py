@@ -225,28 +225,35 @@ def parse_records(data: bytes, *, last: bool = False) -> tuple[list[Record], int
     parts: list[bytes] = []
     begun = (b"", b"")
     for raw in data.split(b"\n")[:-1]:
-        stamp, stream, kind, text = [*raw.split(b" ", 3), b"", b"", b""][:4]
+        try:
+            stamp, stream, kind, text = raw.split(b" ", 3)
+        except ValueError:  # not as the shim writes it
+            stamp, stream, kind, text = [*raw.split(b" ", 3), b"", b"", b""][:4]
+        if kind != b"P" and not parts:  # as nearly all are
+            position = used = position + len(raw) + 1
+            records.append(_record(stamp, stream, text))
+            continue
         if parts and stream != begun[1]:  # the other stream speaks in the middle of a line: what there is of it is cut
-            records.append(_record(*begun, parts))
+            records.append(_record(*begun, b"".join(parts)))
             parts, used = [], position
         position += len(raw) + 1
         begun = (stamp, stream)
         parts.append(text)
         if kind == b"P" and len(parts) < _LONGEST_LINE_PARTS:
             continue
-        records.append(_record(*begun, parts))
+        records.append(_record(*begun, b"".join(parts)))
         parts, used = [], position
     if parts and last:
-        records.append(_record(*begun, parts))
+        records.append(_record(*begun, b"".join(parts)))
         used = position
     return records, used
 
 
-def _record(stamp: bytes, stream: bytes, parts: list[bytes]) -> Record:
+def _record(stamp: bytes, stream: bytes, text: bytes) -> Record:
     return Record(
         stamp.decode(errors="replace"),
         stream.decode(errors="replace"),
-        b"".join(parts).decode(errors="replace"),
+        text.decode(errors="replace"),
     )
 
 

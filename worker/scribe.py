@@ -57,6 +57,9 @@ class Scribe:
         self.place: Mapping[str, Any] = left.place.get("cluster", {})
         self._told: Mapping[str, Any] | None = None
         self._told_at = 0.0
+        self._changed = True
+        self._state: Mapping[str, Any] | None = None
+        """Of the progress, until that changes: most lines say nothing of it."""
         self._heard_at: float | None = None
         self._lines: list[LogLine] = []
         self._events: list[Event] = []
@@ -113,8 +116,10 @@ class Scribe:
                 line = meaning.before
         if isinstance(meaning, Text):
             self._mind_words(line)
-        elif (changed := self.progress.fold(meaning, record.timestamp)) is not None:
-            self._tasks[changed[0]] = changed[1]
+        else:
+            self._changed, self._state = True, None
+            if (changed := self.progress.fold(meaning, record.timestamp)) is not None:
+                self._tasks[changed[0]] = changed[1]
         if line or not isinstance(meaning, Trace):
             self._log(record, line)
 
@@ -200,8 +205,9 @@ class Scribe:
             self._lines = []
 
     def _progress_due(self, clock: float) -> Mapping[str, Any] | None:
-        if not self.progress.processes:
+        if not self._changed or not self.progress.processes:
             return None
+        self._changed, self._state = False, None
         data = self.progress.data()
         if data == self._told:
             return None
@@ -218,7 +224,8 @@ class Scribe:
         self._events, self._tasks = [], {}
         self._batch += 1
         memory = {name: getattr(self._memory, name) for name in Memory.__slots__}
-        state = {"memory": memory, "progress": self.progress.state()}
+        self._state = self._state or self.progress.state()
+        state = {"memory": memory, "progress": self._state}
         return Batch(
             number=self._batch,
             place={"cluster": self.place, "scribe": state},

@@ -2,11 +2,13 @@
 local CHANNEL = 'nfc:events'
 
 -- Drop the oldest events until the rest is within both bounds. The newest one always stays. Returns what is left.
-local function trimmed(events_key, newest, cost, bytes, max_cost, max_bytes)
+-- It looks at `look` events first, which are read whole, and at more if that was not enough.
+local function trimmed(events_key, newest, cost, bytes, max_cost, max_bytes, look)
+  look = math.min(look, 50)
   local done = cost <= max_cost and bytes <= max_bytes
   while not done do
     local gone = {}
-    for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', 50)) do
+    for _, entry in ipairs(redis.call('XRANGE', events_key, '-', '+', 'COUNT', look)) do
       done = (cost <= max_cost and bytes <= max_bytes) or entry[1] == newest
       if done then break end
       cost = cost - tonumber(entry[2][2])
@@ -14,6 +16,7 @@ local function trimmed(events_key, newest, cost, bytes, max_cost, max_bytes)
       gone[#gone + 1] = entry[1]
     end
     if #gone > 0 then redis.call('XDEL', events_key, unpack(gone)) else done = true end
+    look = math.min(2 * look, 50)
   end
   return cost, bytes
 end
@@ -29,7 +32,8 @@ local function emit(run_key, events_key, run_id, told, max_cost, max_bytes)
     redis.call('PUBLISH', CHANNEL, run_id .. ' ' .. seq .. ' ' .. body)
     cost, bytes = cost + tonumber(told[i]), bytes + #body
   end
-  cost, bytes = trimmed(events_key, seq .. '-0', cost, bytes, max_cost, max_bytes)
+  -- About as many go as come; one more tells that they were enough.
+  cost, bytes = trimmed(events_key, seq .. '-0', cost, bytes, max_cost, max_bytes, #told / 2 + 1)
   redis.call('HSET', run_key, 'seq', seq, 'kept_cost', cost, 'kept_bytes', bytes)
 end
 

@@ -77,7 +77,7 @@ def _watch(running: Service, run_id: str) -> None:
     """Read all that is sent, up to the end; who is too slow comes again."""
     while True:
         with suppress(TrialFailed):
-            for _ in messages(running, run_id):
+            for _ in messages(running.port, run_id):
                 pass
             return
 
@@ -94,7 +94,7 @@ def _joined(running: Service, run_id: str, found: Found) -> float:
     opened = time.time()
     while time.time() < opened + _PATIENCE:
         with suppress(TrialFailed):
-            for event, at in socket_events(running, run_id):
+            for event, at in socket_events(running.port, run_id):
                 if any(printed > opened for printed in stamps(event)):
                     return at - opened
         found.sent_away += 1

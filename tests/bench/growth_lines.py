@@ -124,7 +124,7 @@ def _watched(running: Service, lines: int, found: Found) -> None:
     began = time.monotonic()
     run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
     due = 1
-    for event, _ in socket_events(running, run_id):
+    for event, _ in socket_events(running.port, run_id):
         for line in event["data"]["lines"] if event["type"] == "log" else ():
             if line["line"] != due:
                 raise TrialFailed(f"Line {line['line']} came where {due} was due.")
@@ -169,7 +169,7 @@ def _unwatched(running: Service, lines: int, rounds: int, found: Found) -> None:
 def _joined(running: Service, run_id: str, lines: int) -> float:
     """The seconds from opening a socket to reading the run's last line. Raises TrialFailed when it does not come."""
     began = time.monotonic()
-    for event, _ in socket_events(running, run_id):
+    for event, _ in socket_events(running.port, run_id):
         if event["type"] == "log" and event["data"]["lines"][-1]["line"] >= lines:
             return time.monotonic() - began
     raise TrialFailed(f"Who joins late does not see line {lines:,}.")

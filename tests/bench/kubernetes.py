@@ -134,7 +134,7 @@ def steady(node: Node, running: Service) -> list[Row]:
     tail, reader = follow(node, job, watched, lines)
     watches = [kubectl(node, "get", kind, "-w") for kind in ("jobs", "pods")]
     memories = [memory(pid) for pid in running.children("worker@")]
-    seen = [at - stamp for event, at in socket_events(running, run_id) for stamp in stamps(event)]
+    seen = [at - stamp for event, at in socket_events(running.port, run_id) for stamp in stamps(event)]
     minutes = (time.monotonic() - began) / 60
     reader.join(10)
     cpu, their_cpu = used.seconds(), 0.0
@@ -176,7 +176,7 @@ def burst(node: Node, running: Service) -> list[Row]:
     tail, reader = follow(node, f"nextflow-{run_id}", watched, _AT_ONCE)
     printed: list[float] = []
     seen: list[float] = []
-    for event, at in socket_events(running, run_id):
+    for event, at in socket_events(running.port, run_id):
         printed += stamps(event)
         seen += [at - stamp for stamp in stamps(event)]
     reader.join(10)

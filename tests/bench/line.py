@@ -90,7 +90,7 @@ def latency(rate: int, lines: int) -> list[Row]:
         tail = subprocess.Popen(["tail", "-n", "+1", "-F", str(log)], stdout=subprocess.PIPE)
         reader = threading.Thread(target=read_stamps, args=(tail, tailed, lines), daemon=True)
         reader.start()
-        seen = [at - stamp for event, at in socket_events(running, run_id) for stamp in stamps(event)]
+        seen = [at - stamp for event, at in socket_events(running.port, run_id) for stamp in stamps(event)]
         reader.join(10)
         cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
         tail.kill()
@@ -110,7 +110,7 @@ def throughput() -> list[Row]:
     with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
         began, used = time.monotonic(), Used(running.pid)
         run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
-        count = sum(len(stamps(event)) for event, _ in socket_events(running, run_id))
+        count = sum(len(stamps(event)) for event, _ in socket_events(running.port, run_id))
         ours, cpu = lines / (time.monotonic() - began), used.seconds()
         assert count == lines, f"{count} of {lines}"
         began = time.monotonic()

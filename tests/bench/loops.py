@@ -6,7 +6,7 @@ Each does the same so many times, and beside it there is the least that anybody 
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +15,10 @@ CHUNK_LINES = 500
 _RUN = "run-20260131-000000-abcdef"
 _DRAIN = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 _WORDS = b"sample 17: 40 of 97 reads of chr2 are aligned"
-_TOLD = b"[a1/b2c3d4] Submitted process > ALIGN (sample_17)"
+_TOLD = b"[a1/%06x] Submitted process > ALIGN (sample_17)"
+_ENDED = (
+    b"%d\ta1/%06x\tALIGN (sample_17)\tALIGN\tsample_17\tCOMPLETED\t0\t1\t%d\t1\t2\t3\t1016\t4931584\t1\t-\t-\t/work"
+)
 
 
 def deliver(deliveries: int) -> None:
@@ -45,15 +48,23 @@ def send(deliveries: int) -> None:
 
 def take(lines: int) -> None:
     """Lines of the pipeline's own, from the bytes of a run's log to the bodies of events."""
-    _take(_log(_WORDS), lines)
+    _take(lambda _: _log(_WORDS), lines)
 
 
 def take_told(lines: int) -> None:
-    """The same with lines by which Nextflow tells of a task."""
-    _take(_log(_TOLD), lines)
+    """The same with lines by which Nextflow tells of a task, its submission and its end in turns."""
+    each = CHUNK_LINES // 2
+
+    def told(chunk: int) -> bytes:
+        numbers = range(chunk * each, (chunk + 1) * each)
+        return _stamped(words for n in numbers for words in (_TOLD % n, _ENDED % (n, n, n)))
+
+    _take(told, lines)
 
 
-def _take(log: bytes, lines: int) -> None:
+def _take(log: Callable[[int], bytes], lines: int) -> None:
+    import orjson
+
     from shared import times
     from shared.feed import Place
     from shared.runs import Run, new_session_id
@@ -63,12 +74,14 @@ def _take(log: bytes, lines: int) -> None:
 
     run = Run(run_id=_RUN, pipeline="bench", session_id=new_session_id(), queued_at=times.now())
     scribe = Scribe(run, Place(0, {}))
-    for number in range(lines // CHUNK_LINES):
-        records, used = parse_records(log)
+    for number, data in enumerate([log(number) for number in range(lines // CHUNK_LINES)]):
+        records, used = parse_records(data)
         batch = scribe.take(Chunk(records, {"offset": used}, started=True), clock=float(number))
         assert batch is not None
         for event in batch.events:
             event.body()
+        for _, task in batch.tasks:
+            orjson.dumps(task)
 
 
 def follow_pod(lines: int) -> None:
@@ -194,7 +207,11 @@ def _body() -> bytes:
 
 
 def _log(text: bytes) -> bytes:
-    return b"2026-01-31T00:00:00.000000Z stdout F %s\n" % text * CHUNK_LINES
+    return _stamped([text] * CHUNK_LINES)
+
+
+def _stamped(texts: Iterable[bytes]) -> bytes:
+    return b"".join(b"2026-01-31T00:00:00.000000Z stdout F %s\n" % text for text in texts)
 
 
 def _redis_url() -> str:

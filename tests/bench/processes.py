@@ -90,7 +90,7 @@ def serving(program: Program, ready: Callable[[], bool]) -> Iterator[int]:
         while not ready():
             if is_zombie(pid) or time.monotonic() > deadline:
                 raise TrialFailed(f"{program.name} does not start. {_last_words(program.log)}")
-            time.sleep(0.1)
+            time.sleep(0.01)
         yield pid
     finally:
         child.ask_to_end()

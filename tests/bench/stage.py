@@ -4,7 +4,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import orjson
 from bench.processes import TrialFailed, environment, serving
 from ports import free_port
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from service_process import Service
-from websocket import create_connection
+from websocket import ABNF, WebSocketException, create_connection
 
 from nfctl import tools
 from nfctl.children import Program
@@ -71,7 +73,7 @@ def redis_server(here: Path, *options: str) -> Iterator[tuple[str, int]]:
     binary = tools.redis_server(say)
     in_memory = ["--save", "", "--appendonly", "no", "--dir", str(here)]
     command = [str(binary), "--bind", "127.0.0.1", "--port", str(port), *in_memory, *options]
-    client = Redis(port=port)
+    client = Redis(port=port, retry=Retry(NoBackoff(), 0))  # its own would sleep for a second and more
 
     def answers() -> bool:
         try:
@@ -135,24 +137,35 @@ def printing(rate: int, lines: int, width: int = 80) -> dict[str, int]:
     return {"rate": rate, "lines": lines, "width": width}
 
 
-def messages(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[bytes, float]]:
-    """Each frame of a run at a plain socket, with the time of its reading, up to `complete`. Raises TrialFailed."""
-    url = f"ws://127.0.0.1:{running.port}{STREAM}?run_id={run_id}&since={since}"
-    socket = create_connection(url, skip_utf8_validation=True, timeout=_SILENCE_SECONDS)
+class Closed(TrialFailed):
+    """A socket was closed before the end of its run."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"A socket was closed with {code} before the end of its run.")
+        self.code = code
+
+
+def messages(port: int, run_id: str, since: int = 0) -> Iterator[tuple[bytes, float]]:
+    """Each frame of a run at a plain socket, with the time of its reading, up to `complete`.
+
+    Raises Closed when it is closed before that, and TrialFailed when it cannot be opened or breaks off.
+    """
+    url = f"ws://127.0.0.1:{port}{STREAM}?run_id={run_id}&since={since}"
     try:
-        message = b""
-        while _COMPLETE not in message[:_HEAD]:
-            message = str(socket.recv()).encode()  # text, as all that the service sends
-            if not message:
-                raise TrialFailed(f"A socket of {run_id} was closed before the end.")
-            yield message, time.time()
-    finally:
-        socket.close()
+        with closing(create_connection(url, skip_utf8_validation=True, timeout=_SILENCE_SECONDS)) as socket:
+            message = b""
+            while _COMPLETE not in message[:_HEAD]:
+                opcode, message = socket.recv_data()
+                if opcode != ABNF.OPCODE_TEXT:
+                    raise Closed(int.from_bytes(message[:2], "big"))
+                yield message, time.time()
+    except (WebSocketException, OSError) as error:
+        raise TrialFailed(f"A socket of {run_id} broke off: {error!r}.") from error
 
 
-def socket_events(running: Service, run_id: str, since: int = 0) -> Iterator[tuple[dict[str, Any], float]]:
-    """Each event of a run at a plain socket, with the time of its reading, up to `complete`."""
-    for message, at in messages(running, run_id, since):
+def socket_events(port: int, run_id: str, since: int = 0) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each event of a run at a plain socket, with the time of its reading, up to `complete`; see `messages`."""
+    for message, at in messages(port, run_id, since):
         yield orjson.loads(message), at
 
 

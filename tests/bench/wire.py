@@ -21,7 +21,7 @@ def measure(_sizes: Sizes) -> list[Section]:
 
 def _row(running: Service, how: str, rate: int, lines: int) -> Row:
     run_id = running.submit("bench", parameters=printing(rate, lines, _WIDTH))
-    frames = [message for message, _ in messages(running, run_id) if _LOG in message[:40]]
+    frames = [message for message, _ in messages(running.port, run_id) if _LOG in message[:40]]
     sent = sum(map(_framed, frames))
     own = sum(len(line) + 1 for line in running.lines(run_id))
     what = f"A line, {how}, {lines / len(frames):.0f} a frame (bytes)"

@@ -56,7 +56,8 @@ def greeted(service: Service, run_id: str, since: int | None, offered: list[byte
 
 def test_a_viewer_begins_with_what_is_kept_and_is_told_so(service: Service, run_id: str) -> None:
     """From an event that is kept on; from an earlier one, the first frame tells which are gone."""
-    first, last = service.feed.bounds(run_id)
+    last = service.feed.last_id(run_id)
+    first = service.feed.first_id(run_id, last)
     assert 1 < first < last
     for since in (None, last, first, first - 1):
         viewer, data = greeted(service, run_id, since)
@@ -73,7 +74,8 @@ def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service
     for number in range(101, 121):
         line = LogLine("2026-01-31T00:00:00Z", f"line {number}", "p", "nextflow", "stdout", number)
         service.feed.append(run_id, 1, Batch(number, {}, [events.log(run_id, [line], times.now())]))
-    first, last = service.feed.bounds(run_id)
+    last = service.feed.last_id(run_id)
+    first = service.feed.first_id(run_id, last)
     assert first > data["first_id"]
 
     def offer(frame: bytes, **_: int) -> bool:
@@ -105,7 +107,7 @@ def test_a_run_whose_events_are_gone_is_shown_without_them(service: Service, run
     assert viewer.cursor == last
 
 
-@pytest.mark.parametrize("asked", ["store.get", "feed.bounds"])
+@pytest.mark.parametrize("asked", ["store.get", "feed.first_id"])
 def test_what_is_told_of_a_run_is_as_old_as_the_id_beside_it(
     service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
@@ -115,11 +117,11 @@ def test_what_is_told_of_a_run_is_as_old_as_the_id_beside_it(
     ask = getattr(asker, name)
     ended: list[str] = []
 
-    def end_first(wanted: str) -> Any:
+    def end_first(wanted: str, *more: Any) -> Any:
         if not ended:
             ended.append(wanted)
             finish(service.store, wanted, RunStatus.FAILED)
-        return ask(wanted)
+        return ask(wanted, *more)
 
     monkeypatch.setattr(asker, name, end_first)
     viewer, data = greeted(service, run_id, None)

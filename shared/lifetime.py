@@ -116,7 +116,7 @@ def kill_until_gone(find: Callable[[], Iterable[int]]) -> None:
         if not pids:
             return
         for pid in pids:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # one that a task started as somebody else
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
 

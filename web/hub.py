@@ -21,6 +21,7 @@ from shared.events import EventType
 from shared.feed import Feed, parse_message
 from shared.redis_client import Client, store_errors
 from shared.store import Store
+from web.connection import FAILED
 from web.outbox import Outbox, Stalled, text_frame
 from web.presence import BEAT_SECONDS, Presence
 from web.status import queue
@@ -299,7 +300,8 @@ class Hub:
         with self._lock:
             viewers = list(channel.viewers)
             channel.viewers.clear()
-            self._channels.pop(channel.run_id, None)
+            if self._channels.get(channel.run_id) is channel:  # another may have let it go, and there be a new one
+                del self._channels[channel.run_id]
         for viewer in viewers:
             viewer.close(1013, reason)
 
@@ -354,10 +356,11 @@ class Hub:
         try:
             viewer.outbox.flush()
             self._catch_up(viewer)
-        except OSError:  # it is closed
-            pass
-        except (Stalled, RunNotFound):
+        except (Stalled, RunNotFound, OSError):  # closed already, or it must not go on with a hole
             viewer.close(1013, TOO_SLOW)
+        except Exception:  # nor then
+            _log.exception("A viewer could not be caught up.", extra={"action": "socket.failed"})
+            viewer.close(1011, FAILED)
 
     def _switch(self, run_id: str) -> None:
         """Lead those who follow from the run before to this one, after the last event of that."""

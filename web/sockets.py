@@ -72,8 +72,8 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
                 _watch(connection, service, hub)
             else:
                 connection.close(CloseReason.TRY_AGAIN_LATER, "Too many sockets are open. Try again later.")
-        except OSError:  # the client went
-            pass
+        except OSError:  # the client went, or cannot be written to
+            connection.close(CloseReason.TRY_AGAIN_LATER, TOO_SLOW)
         except (Stalled, RunNotFound):  # it is too far behind, or its run's time ended just now
             connection.close(CloseReason.TRY_AGAIN_LATER, TOO_SLOW)
         except StoreAway:

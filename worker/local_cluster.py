@@ -110,7 +110,9 @@ class LocalCluster:
             self._prepare(run, places, nextflow)
             shim = self._launch_shim(places.directory)
         except CannotStart as error:
-            if not (places.directory / "command.json").exists():  # without it nobody has begun to start the run
+            if not (places.directory / "command.json").exists():  # without it nobody can have started the run
+                with contextlib.suppress(OSError):  # but another may be about to
+                    _write_whole(places.directory / "forbidden", str(error))
                 raise
             yield from _call_off(places, place, str(error))
             return

@@ -745,3 +745,46 @@ def test_one_that_cannot_be_written_to_is_closed(
     talk.say("lost otherwise")
     eventually(lambda: watcher.closed)
     assert watcher.closed[0][0] == 1013
+
+
+@pytest.mark.parametrize(("error", "code"), [(OSError(errno.ENOBUFS, "No buffer space"), 1013), (KeyError("?"), 1011)])
+def test_one_that_cannot_be_caught_up_is_closed(
+    hub: Hub,
+    talk: Talk,
+    watch: Watch,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+) -> None:
+    """Nobody would tell it any more otherwise, while its pings are answered."""
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    eventually(lambda: watcher.viewer in hub._live(run_id))
+
+    def offer(*_: object, **__: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(Outbox, "offer", offer)
+    monkeypatch.setattr(hub, "_relay", lambda _: None)
+    talk.say("lost otherwise")
+    hub._let_catch_up([watcher.viewer])
+    eventually(lambda: watcher.closed)
+    assert watcher.closed[0][0] == code
+
+
+def test_who_comes_back_is_not_let_go_with_those_before(
+    hub: Hub, talk: Talk, watch: Watch, eventually: Eventually
+) -> None:
+    """Two threads find at once that a channel cannot go on: the second one finds a new channel of the same run."""
+    run_id = talk.begin()
+    first = watch(run_id)
+    eventually(lambda: first.viewer in hub._live(run_id))
+    channel = hub._channels[run_id]
+    hub._let_go(channel, hub_module.TOO_SLOW)
+    again = watch(run_id, 1)
+    eventually(lambda: again.viewer in hub._live(run_id))
+    hub._let_go(channel, hub_module.TOO_SLOW)
+    talk.say("one")
+    eventually(lambda: again.ids(run_id) == [2])
+    assert again.closed == []

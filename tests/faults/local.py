@@ -362,7 +362,7 @@ FAULTS = [
         _shim_killed,
         ends_with="supervisor of the run was killed|could not be started",
         end_unseen=True,
-        unwritten=25,
+        takes_lines_along=True,
     ),
     Fault("Redis restarted", _redis_restarted(signal.SIGTERM)),
     Fault("Redis killed", _redis_restarted(signal.SIGKILL)),

@@ -63,7 +63,7 @@ class Proxy:
 
     def cut(self, *, logs_only: bool) -> int:
         """Break streams off, wherever they are; returns at once, and tells how many there were."""
-        streams = self._open_streams(logs_only=logs_only)
+        streams = self._forget_streams(logs_only=logs_only)
         for stream in streams:
             with suppress(OSError):
                 stream.wire.shutdown(SHUT_RDWR)
@@ -71,14 +71,17 @@ class Proxy:
 
     def end_logs(self) -> int:
         """End logs in order, as if there were no more, when the next piece comes; tells how many there were."""
-        streams = self._open_streams(logs_only=True)
+        streams = self._forget_streams(logs_only=True)
         for stream in streams:
             stream.over = True
         return len(streams)
 
-    def _open_streams(self, *, logs_only: bool) -> "list[_Stream]":
+    def _forget_streams(self, *, logs_only: bool) -> "list[_Stream]":
+        """Those that are open: each is broken off once."""
         with self._lock:
-            return [stream for stream in self._streams if stream.is_log or not logs_only]
+            found = [stream for stream in self._streams if stream.is_log or not logs_only]
+            self._streams.difference_update(found)
+        return found
 
     @contextmanager
     def streaming(self, wire: socket, *, is_log: bool) -> "Iterator[_Stream]":

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from faults.viewer import Viewer, numbers
 from service_process import Service
 
+from worker.local_cluster import parse_records
+
 VIEWERS = 5
 _MOST_MIB = 250
 _SECONDS_TO_END = 240
@@ -23,6 +25,7 @@ _SECONDS_TO_BEGIN = 180
 _SECONDS_TO_RECOVER = 60
 _SECONDS_TO_BE_TOLD = 10
 _LINES_BEFORE = 100
+_MOST_TAKEN_ALONG = 25
 _PAUSE_MS = 40
 # Of four trials of a fault the first, third and fourth come amid the log and the second while the run starts; after
 # the first comes one more run.
@@ -78,8 +81,8 @@ class Fault:
     """It must end the run, and the run's message must say so in words that this regular expression finds."""
     end_unseen: bool = False
     """Nothing is left that could tell the service with which code Nextflow ended."""
-    unwritten: int = 0
-    """It may take along so many of the last lines that were printed."""
+    takes_lines_along: bool = False
+    """Lines that were printed and not yet written down go with it: what counts is what stands in the run's own file."""
     latest: float = 6.0
     """While the run starts it comes at most so many seconds after the submission."""
     needs_root: bool = False
@@ -312,12 +315,13 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
     verdict.check(cancelled or failed or status == "succeeded", f"the run has {status}: {message}")
     printed = scene.stage.printed(scene.run_id)
     verdict.check(bool(printed) or not verdict.amid, "nothing is known of what was printed")
-    kept = numbers(service.lines(scene.run_id))
-    last = fault.lines if status == "succeeded" else max(printed, default=0)
-    if 0 < last - max(kept, default=0) <= fault.unwritten:
-        last = max(kept, default=0)
-    expected = range(1, last + 1)
-    verdict.count(kept, expected)
+    if fault.takes_lines_along:
+        written = _written(scene)
+        gone = len(printed) - len(written)
+        verdict.check(gone < _MOST_TAKEN_ALONG, f"of {len(printed)} lines {gone} were never written down")
+        printed = written
+    expected = range(1, (fault.lines if status == "succeeded" else max(printed, default=0)) + 1)
+    verdict.count(numbers(service.lines(scene.run_id)), expected)
     last_id = service.events(scene.run_id)[-1]["id"]
     for viewer in scene.viewers:
         verdict.count(viewer.numbers, expected)
@@ -327,6 +331,13 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
         verdict.check(viewer.without_id <= {"status"}, f"a viewer was told {viewer.without_id} without an id")
         for run_id, ids in viewer.of_others.items():
             verdict.check(ids == list(range(1, len(ids) + 1)), f"a viewer was led on to {run_id} and told {ids}")
+
+
+def _written(scene: Scene) -> list[int]:
+    """The numbers in the run's own file on this machine."""
+    log = scene.service.data_dir / "runs" / scene.run_id / "log"
+    records, _ = parse_records(log.read_bytes() if log.exists() else b"", last=True)
+    return numbers(record.text for record in records)
 
 
 def _nextflow_failed(scene: Scene, message: str) -> bool:

@@ -1,101 +1,174 @@
 """A burst: what a run that prints more than anybody reads does to the calls of others, and to who joins meanwhile."""
 
+import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.caller import API, Caller
-from bench.figures import Section, latencies
-from bench.processes import TrialFailed
+from bench.figures import Row, Section, milliseconds, quantile
+from bench.processes import TrialFailed, Used
 from bench.sizes import Sizes
-from bench.stage import messages, printing, say, service_with_child, socket_events, stamps
+from bench.stage import Closed, printing, say, service_with_child, socket_events, stamps
 from service_process import Service
 
-_LOUD, _CALM = 100_000, 20
+_TRY_AGAIN_LATER = 1013
 _GAP_SECONDS = 0.02
 _BETWEEN_JOINS = 0.2
 _LEFT_SECONDS = 1.0
 _SECONDS_TO_BEGIN = 30.0
 _PATIENCE = 60.0
+_LEAST_RATE = 0.9
+_JOINED = "A socket opened, to the newest line there was"
+_HEADINGS = ("what, while a run prints so many lines a second", "ms, p50 / p99", "beside the first")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """How many lines a second a run prints, and how many watch it, each in a process of its own."""
+
+    rate: int
+    viewers: int
+
+    def __str__(self) -> str:
+        return f"{self.rate:,} lines/s, {self.viewers} watch"
+
+
+_SCENES = (Scene(20, 1), Scene(100_000, 1), Scene(100_000, 8))
 
 
 @dataclass(slots=True)
 class Found:
-    """The seconds that each thing took while a run printed at one rate; how often who joined was told to come again."""
+    """The seconds that each thing took in a scene; how often who watched or joined was told to come again."""
 
-    calls: dict[str, list[float]] = field(default_factory=dict)
-    joined: list[float] = field(default_factory=list)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     sent_away: int = 0
+    joined_again: int = 0
 
 
 def measure(sizes: Sizes) -> list[Section]:
-    """Loud and calm, in turns."""
-    loud, calm = Found(), Found()
-    with service_with_child() as running:
+    """The scenes in turns."""
+    found = {scene: Found() for scene in _SCENES}
+    with service_with_child() as running, _pool() as pool:
         for _ in range(sizes.rounds):
-            _meanwhile(running, _LOUD, sizes.seconds, loud)
-            _meanwhile(running, _CALM, sizes.seconds, calm)
-    other = f"while it prints {_CALM}"
-    rows = [
-        latencies(f"`{name}` while a run prints {_LOUD:,} lines a second", other, loud.calls[name], calm.calls[name])
-        for name in calm.calls
+            for scene, one in found.items():
+                _play(running, scene, sizes.seconds, one, pool)
+                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, {one.sent_away} sent away")
+    rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
+    notes = [
+        f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took {one.cpu[0]:.2f} "
+        f"processors. Closed with 1013, and came again: {one.sent_away} times a viewer, {one.joined_again} times one "
+        f"of the {len(one.seconds[_JOINED])} that joined."
+        for scene, one in found.items()
     ]
-    rows.append(latencies("A socket opened then, to a line printed after that", other, loud.joined, calm.joined))
-    note = (
-        f"Default retention, which is turned over ten times a second. A viewer reads all the while. {len(loud.joined)} "
-        f"joined then; closed with 1013 before they had such a line, so that they came again: {loud.sent_away}."
-    )
-    return [Section("While a run prints 100,000 lines a second", rows, notes=[note])]
+    notes.append("Default retention. Whoever read saw each event once and in order, from where the first frame said.")
+    return [Section("A burst", rows, _HEADINGS, notes)]
 
 
-def _meanwhile(running: Service, rate: int, seconds: int, found: Found) -> None:
-    run_id = running.submit("bench", parameters=printing(rate, rate * (seconds + 1)))
+def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
+    mine, calm = (found[one].seconds[name] for one in (scene, _SCENES[0]))
+    ratios = (quantile(mine, q) / quantile(calm, q) for q in (0.5, 0.99))
+    return f"{name}: {scene}", milliseconds(mine), " / ".join(f"{one:.1f}" for one in ratios)
+
+
+def _pool() -> ProcessPoolExecutor:
+    """Whoever reads a burst is load, and must not be so in the process that measures."""
+    return ProcessPoolExecutor(1 + max(scene.viewers for scene in _SCENES), multiprocessing.get_context("spawn"))
+
+
+def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: ProcessPoolExecutor) -> None:
+    """Raises TrialFailed when the run did not print as fast as it should, or somebody was not served in order."""
+    lines = scene.rate * (seconds + 2)
+    run_id = running.submit("bench", parameters=printing(scene.rate, lines))
     running.wait(lambda: running.run(run_id)["status"] == "running", _SECONDS_TO_BEGIN)
-    until = time.monotonic() + seconds
-    with ThreadPoolExecutor(2) as pool:
-        deeds = [pool.submit(_watch, running, run_id), pool.submit(_join, running, run_id, until, found)]
-        _call(running.port, run_id, until, found.calls)
-    for deed in deeds:
-        deed.result()
-    running.ended(run_id)
-    say(f"{rate:,} lines/s: {len(found.joined)} joined so far")
+    watching: list[Future[Any]] = [pool.submit(_watch, running.port, run_id) for _ in range(scene.viewers)]
+    joining = pool.submit(_join, running.port, run_id, seconds - _LEFT_SECONDS)
+    used = Used(running.pid)
+    _call(running.port, run_id, time.monotonic() + seconds, found.seconds)
+    found.cpu.append(used.seconds() / seconds)
+    joined, again = joining.result()
+    found.seconds.setdefault(_JOINED, []).extend(joined)
+    found.joined_again += again
+    seen = [one.result() for one in watching]
+    found.sent_away += sum(times for _, times in seen)
+    began, last = min(first for (first, _), _ in seen), max(last for (_, last), _ in seen)
+    found.rates.append((lines - 1) / (last - began))
+    if found.rates[-1] < _LEAST_RATE * scene.rate:
+        raise TrialFailed(f"The run printed only {found.rates[-1]:,.0f} of {scene.rate:,} lines a second.")
 
 
-def _call(port: int, run_id: str, until: float, calls: dict[str, list[float]]) -> None:
-    paths = {"GET /healthz": "/healthz", "GET /status": f"{API}/status", "GET /history": f"{API}/history"}
-    paths["GET /runs/{run_id}/logs?tail=100"] = f"{API}/runs/{run_id}/logs?tail=100"
+def _call(port: int, run_id: str, until: float, seconds: dict[str, list[float]]) -> None:
+    paths = {"`GET /healthz`": "/healthz", "`GET /status`": f"{API}/status", "`GET /history`": f"{API}/history"}
+    paths["`GET /runs/RUN/logs?tail=100`"] = f"{API}/runs/{run_id}/logs?tail=100"
     caller = Caller(port)
     while time.monotonic() < until:
         for name, path in paths.items():
-            calls.setdefault(name, []).append(caller.get(path))
+            seconds.setdefault(name, []).append(caller.get(path))
             time.sleep(_GAP_SECONDS)
     caller.close()
 
 
-def _watch(running: Service, run_id: str) -> None:
-    """Read all that is sent, up to the end; who is too slow comes again."""
+def _watch(port: int, run_id: str) -> tuple[tuple[float, float], int]:
+    """Read to the end; who is told so comes again. When the first and the last line were printed, and how often.
+
+    Raises TrialFailed when an event comes twice, or one is missing that was not said to be gone.
+    """
+    first = newest = 0.0
+    last, sent_away = 0, 0
     while True:
-        with suppress(TrialFailed):
-            for _ in messages(running.port, run_id):
-                pass
-            return
+        try:
+            for event, _ in socket_events(port, run_id, last):
+                last = _next(event, last)
+                if printed := stamps(event):
+                    first, newest = first or printed[0], printed[-1]
+            return (first, newest), sent_away
+        except Closed as closed:
+            _expect_again(closed)
+            sent_away += 1
 
 
-def _join(running: Service, run_id: str, until: float, found: Found) -> None:
-    """One after the other. Raises TrialFailed when one is not served."""
-    while time.monotonic() < until - _LEFT_SECONDS:
-        found.joined.append(_joined(running, run_id, found))
+def _join(port: int, run_id: str, seconds: float) -> tuple[list[float], int]:
+    """One after the other for so long: the seconds that each took, and how often one was told to come again."""
+    until = time.monotonic() + seconds
+    took: list[float] = []
+    again = 0
+    while time.monotonic() < until:
+        began = time.monotonic()
+        while (came := _newest(port, run_id)) is None:
+            again += 1
+            if time.monotonic() > began + _PATIENCE:
+                raise TrialFailed("Who joins is never served.")
+        took.append(came - began)
         time.sleep(_BETWEEN_JOINS)
+    return took, again
 
 
-def _joined(running: Service, run_id: str, found: Found) -> float:
-    """The seconds from opening a socket, for all that is kept, to reading a line that was printed after that."""
-    opened = time.time()
-    while time.time() < opened + _PATIENCE:
-        with suppress(TrialFailed):
-            for event, at in socket_events(running.port, run_id):
-                if any(printed > opened for printed in stamps(event)):
-                    return at - opened
-        found.sent_away += 1
-    raise TrialFailed("Who joins is never served.")
+def _newest(port: int, run_id: str) -> float | None:
+    """When the last event was read that there was as a socket was opened for all that is kept; None: come again."""
+    last, wanted = 0, -1
+    try:
+        for event, _ in socket_events(port, run_id):
+            wanted = event["data"]["last_id"] if wanted < 0 else wanted
+            last = _next(event, last)
+            if last >= wanted:
+                return time.monotonic()
+    except Closed as closed:
+        _expect_again(closed)
+    return None
+
+
+def _expect_again(closed: Closed) -> None:
+    if closed.code != _TRY_AGAIN_LATER:
+        raise closed
+
+
+def _next(event: dict[str, Any], last: int) -> int:
+    """The id after that event. Raises TrialFailed if it is not the next one."""
+    if event["id"] is None:
+        return max(last, int(event["data"].get("first_id", 0)) - 1)
+    if event["id"] != last + 1:
+        raise TrialFailed(f"Event {event['id']} came where {last + 1} was due.")
+    return int(event["id"])

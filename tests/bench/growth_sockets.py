@@ -9,7 +9,7 @@ from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Figures, Load, run_trial
 from bench.figures import Row, Section, ratio
 from bench.plot import Plot
-from bench.processes import allow_files
+from bench.processes import TrialFailed, allow_files
 from bench.sizes import Sizes
 from bench.stage import say
 
@@ -62,6 +62,8 @@ def _pair(load: Load, processes: int, program: Path) -> tuple[Figures, Figures]:
     """The service and the library under the same load, one after the other."""
     ours = run_trial(SERVERS["ours"](say), load, processes, program)
     theirs = run_trial(SERVERS["centrifuge"](say), load, processes, program)
+    if not ours.whole:
+        raise TrialFailed(f"Of {load.sockets:,} sockets {ours.alive:,} are alive, and frames lost: {ours.lost:,}.")
     say(f"{load.sockets:,} sockets, {processes} processes: {ours.cpu:.1f} µs, the library {theirs.cpu:.1f} µs")
     return ours, theirs
 

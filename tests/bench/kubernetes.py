@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from bench.figures import HEADINGS, Row, compared, latencies, ratio, table
+from bench.figures import HEADINGS, Row, compared, latencies, milliseconds, ratio, table
 from bench.line import bare_python, memory_row, read_stamps
 from bench.processes import TrialFailed, Used, cpu_at_end, memory
 from bench.stage import STREAM, socket_events, stamps
@@ -142,14 +142,16 @@ def steady(node: Node, running: Service) -> list[Row]:
         os.kill(process.pid, signal.SIGTERM)  # Popen's own would take an ended one's times with it
         their_cpu += cpu_at_end(process)
     time.sleep(1)
-    assert len(seen) == lines, f"{len(seen)} of {lines}"
+    assert len(seen) == len(watched) == lines, f"{len(seen)} and {len(watched)} of {lines}"
     # The first seconds are the catching up of whoever came late.
     late = _RATE * 5
     ours, theirs = seen[late:], watched[late:]
+    later = [one - other for one, other in zip(ours, theirs, strict=True)]
     mine = (requests(node, "nextflow-controller") - from_ours) / minutes
     his = (requests(node, "kubectl") - from_theirs) / minutes
     return [
         latencies(f"A line at {_RATE} lines/s, printed to read", "`kubectl logs -f`, same pod", ours, theirs),
+        ("… later than the same line there (ms, p50 / p99)", milliseconds(later), "", ""),
         (
             "API requests a run-minute, the end of the run included",
             f"{mine:.1f}",

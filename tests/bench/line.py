@@ -94,7 +94,7 @@ def latency(rate: int, lines: int) -> list[Row]:
         reader.join(10)
         cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
         tail.kill()
-    assert len(seen) == lines, f"{len(seen)} of {lines}"
+    assert len(seen) == len(tailed) == lines, f"{len(seen)} and {len(tailed)} of {lines}"
     # The first second is the catching up of whoever came late.
     ours, theirs = seen[rate:], tailed[rate:]
     other = "`tail -F` of the run's log"

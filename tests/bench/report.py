@@ -68,7 +68,12 @@ def main(arguments: Sequence[str]) -> int:
         try:
             for section in PARTS[name](sizes):
                 _show(section, asked.plots)
-        except (ToolMissing, TrialFailed, pytest.fail.Exception) as error:  # it must not cost what the others find
+        except (
+            ToolMissing,
+            TrialFailed,
+            AssertionError,
+            pytest.fail.Exception,
+        ) as error:  # it must not cost what the others find
             whole = False
             say(f"{name}: {error}")
         say(f"{name}: {time.monotonic() - began:.0f} s")

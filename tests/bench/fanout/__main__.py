@@ -40,7 +40,10 @@ def main(arguments: Sequence[str]) -> int:
     if asked.json:
         asked.json.write_text(json.dumps(_records(found), indent=1) + "\n")
     whole = all(len(rounds) == asked.rounds for by_server in found.values() for rounds in by_server.values())
-    return 0 if whole else 1
+    kept = all(one.whole for servers in found.values() for one in servers.get("ours", ()))
+    if not kept:
+        _say("This service has lost, doubled or disordered frames, or sockets.")
+    return 0 if whole and kept else 1
 
 
 def _parser() -> argparse.ArgumentParser:

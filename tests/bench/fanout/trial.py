@@ -67,6 +67,11 @@ class Figures:
     frame_bytes: int
     trouble: str
 
+    @property
+    def whole(self) -> bool:
+        """Whether each frame came once and in order to each socket, and all are alive."""
+        return not (self.lost or self.doubled or self.disordered) and self.alive == self.opened
+
 
 @dataclass(frozen=True, slots=True)
 class Cast:

@@ -8,6 +8,8 @@ from bench.fanout.trial import Figures, Load
 GO = ("centrifuge", "centrifuge-delay")
 """Names of the servers whose CPU the others' is divided by."""
 
+_FEWEST = 10_000
+"""Deliveries below which the kernel's part, which is counted in ticks of 10 ms, says nothing."""
 _HEADINGS = (
     "server",
     "sockets × frames/s",
@@ -59,7 +61,7 @@ def _row(title: str, load: Load, rounds: Sequence[Figures], ratios: Sequence[str
         f"{min(one.alive for one in rounds):,}",
         f"{_median(rounds, 'delivered_per_second'):,.0f}",
         f"{_median(rounds, 'cpu'):.1f}",
-        f"{_median(rounds, 'kernel'):.1f}",
+        f"{_median(rounds, 'kernel'):.1f}" if _median(rounds, "deliveries") >= _FEWEST else "–",
         *ratios,
         f"{_median(rounds, 'p50'):.1f} / {_median(rounds, 'p99'):.1f}",
         " / ".join(f"{count:,}" for count in counts),

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.caller import API, Caller
+from bench.fanout.publisher import log_event
 from bench.figures import Row, Section, milliseconds, quantile
 from bench.plot import Plot
 from bench.processes import Used, serving
@@ -21,6 +22,8 @@ from ports import free_port
 
 from nfctl.children import Program
 from shared import times
+from shared.feed import Batch, Feed
+from shared.lease import Leases
 from shared.redis_client import connect
 from shared.runs import Run, RunStatus, new_run_id, new_session_id
 from shared.settings import load
@@ -28,6 +31,7 @@ from shared.store import Store
 
 _ASKED = 50
 _POST_ROUNDS = 6
+_EVENTS = 20
 _SETTLE_SECONDS = 3
 _ALIVE, _HISTORY, _STATUS, _POST = "GET /healthz", "GET /history?limit=100", "GET /status", "POST /run"
 _PATHS = {_ALIVE: "/healthz", _HISTORY: f"{API}/history?limit=100", _STATUS: f"{API}/status"}
@@ -97,12 +101,18 @@ def _measured(runs: int, sizes: Sizes) -> Found:
 
 
 def fill(redis_url: str, runs: int) -> None:
-    """So many runs that have ended, each the only one of its time."""
-    store = Store(connect(redis_url), load({"REDIS_URL": redis_url}))
-    for _ in range(runs):
+    """So many runs that have ended, each the only one of its time; the last one has said something."""
+    redis, settings = connect(redis_url), load({"REDIS_URL": redis_url})
+    store = Store(redis, settings)
+    for left in reversed(range(runs)):
         now = times.now()
         run = Run(run_id=new_run_id(now), pipeline="bench", session_id=new_session_id(), queued_at=now)
         store.submit(run, "reject")
+        if not left:
+            held = Leases(redis).acquire(run.run_id)
+            assert held is not None
+            said = [log_event(run.run_id, number) for number in range(_EVENTS)]
+            Feed(redis, settings).append(run.run_id, held.fence, Batch(1, {}, said))
         finish(store, run.run_id, RunStatus.SUCCEEDED, message="1 task succeeded.", exit_code=0)
 
 

@@ -138,6 +138,14 @@ def test_what_runs_is_shown(api: FlaskClient, told: Run, store: Store, make_run:
     assert (shown["active"], shown["run"]["status"], shown["log_preview"]) == (False, "queued", [])
 
 
+def test_what_comes_line_by_line_is_shown_too(api: FlaskClient, told: Run, feed: Feed) -> None:
+    """The newest lines of a run are in one event or in many."""
+    log = [LogLine("2026-01-31T00:00:00Z", f"more {n}", told.job_name, "nextflow", "stdout", 90 + n) for n in range(15)]
+    feed.append(told.run_id, 1, Batch(2, {}, [events.log(told.run_id, [line], times.now()) for line in log]))
+    shown = checked(api.get(f"{API}/status"), answers.StatusAnswer)
+    assert shown["log_preview"] == [*(f"line {n} ž" for n in range(86, 91)), *(line.message for line in log)]
+
+
 def test_an_idle_service_says_so(api: FlaskClient, ended: Ended) -> None:
     """With no run at all there is none to show; after one has ended, status shows it and active does not."""
     for path in ("/status", "/active"):

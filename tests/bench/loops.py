@@ -85,14 +85,23 @@ def _take(log: Callable[[int], bytes], lines: int) -> None:
 
 
 def follow_pod(lines: int) -> None:
-    """Lines of a pod as the API server streams them, up to records."""
+    """Lines of a pod as the API server streams them, up to records, many of them in a chunk."""
+    _follow(lines, CHUNK_LINES)
+
+
+def follow_pod_singly(lines: int) -> None:
+    """The same, each line in a chunk of its own."""
+    _follow(lines, 1)
+
+
+def _follow(lines: int, of_chunk: int) -> None:
     from worker.kube.follower import Follower, Said, Source
 
     said: list[Said] = []
     stamped = b"2026-01-31T00:%02d:%02d.%09dZ %s\n"
     chunks = [
-        b"".join(stamped % (chunk // 60 % 60, chunk % 60, line, _WORDS) for line in range(CHUNK_LINES))
-        for chunk in range(lines // CHUNK_LINES)
+        b"".join(stamped % (chunk // 60 % 60, chunk % 60, line, _WORDS) for line in range(of_chunk))
+        for chunk in range(lines // of_chunk)
     ]
     api: Any = SimpleNamespace(stream=lambda *_, **__: chunks)
     Follower(api, "runs", Source("head", "nextflow"), None, said.append)._read(last=False)
@@ -184,7 +193,20 @@ def _client() -> Any:
 
 LOOPS: Mapping[str, Callable[[int], None]] = {
     loop.__name__: loop
-    for loop in (deliver, send, take, take_told, follow_pod, dump, append, publish, post, status, history)
+    for loop in (
+        deliver,
+        send,
+        take,
+        take_told,
+        follow_pod,
+        follow_pod_singly,
+        dump,
+        append,
+        publish,
+        post,
+        status,
+        history,
+    )
 }
 
 

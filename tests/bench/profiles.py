@@ -48,7 +48,12 @@ class Place:
 
 _PLACES = (
     Place("take", "A line of the pipeline's own, from the log's bytes to an event's", (CHUNK_LINES, 40 * CHUNK_LINES)),
-    Place("follow_pod", "A line of a pod, from the API server's bytes to a record", (CHUNK_LINES, 40 * CHUNK_LINES)),
+    Place(
+        "follow_pod",
+        "A line of a pod, from the API server's bytes to a record, 500 a chunk",
+        (CHUNK_LINES, 40 * CHUNK_LINES),
+    ),
+    Place("follow_pod_singly", "… each in a chunk of its own", (CHUNK_LINES, 40 * CHUNK_LINES)),
     Place("append", "An event of five lines appended to a feed", (100, 2_100)),
     Place("post", "POST /run, inside the web process", (100, 2_100)),
     Place("status", "GET /status, inside the web process", (100, 2_100)),

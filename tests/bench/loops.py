@@ -98,11 +98,12 @@ def _follow(lines: int, of_chunk: int) -> None:
     from worker.kube.follower import Follower, Said, Source
 
     said: list[Said] = []
-    stamped = b"2026-01-31T00:%02d:%02d.%09dZ %s\n"
-    chunks = [
-        b"".join(stamped % (chunk // 60 % 60, chunk % 60, line, _WORDS) for line in range(of_chunk))
-        for chunk in range(lines // of_chunk)
+    seconds = (divmod(number // CHUNK_LINES, 60) for number in range(lines))
+    log = [
+        b"2026-01-31T00:%02d:%02d.%09dZ %s\n" % (minute % 60, second, number, _WORDS)
+        for number, (minute, second) in enumerate(seconds)
     ]
+    chunks = [b"".join(log[first : first + of_chunk]) for first in range(0, lines, of_chunk)]
     api: Any = SimpleNamespace(stream=lambda *_, **__: chunks)
     Follower(api, "runs", Source("head", "nextflow"), None, said.append)._read(last=False)
     assert sum(len(piece.records) for piece in said) == lines

@@ -50,7 +50,7 @@ _PLACES = (
     Place("take", "A line of the pipeline's own, from the log's bytes to an event's", (CHUNK_LINES, 40 * CHUNK_LINES)),
     Place(
         "follow_pod",
-        "A line of a pod, from the API server's bytes to a record, 500 a chunk",
+        f"A line of a pod, from the API server's bytes to a record, {CHUNK_LINES} a chunk",
         (CHUNK_LINES, 40 * CHUNK_LINES),
     ),
     Place("follow_pod_singly", "… each in a chunk of its own", (CHUNK_LINES, 40 * CHUNK_LINES)),

@@ -25,6 +25,7 @@ FAILED = "The server made a mistake. Connect again with since=<last id>."
 _MOST_BYTES = 4_096
 _MESSAGES_A_MINUTE = 120
 _READ_BYTES = 4_096
+_READS_AT_END = 64
 _PING = b"\x89\x00"  # RFC 6455, section 5.5.2
 # gevent's own would wait, and keeps two watchers.
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
@@ -161,6 +162,11 @@ class Connection:
                 self.outbox.flush()
         self.outbox.end()
         self._watcher.close()
+        # With anything unread the kernel would reset the connection, and the goodbye might never be seen.
+        with suppress(OSError):
+            for _ in range(_READS_AT_END):
+                if not self._sock.recv(_READ_BYTES):
+                    break
         self._sock.close()
         self._ended = True
         for call in self._at_end:

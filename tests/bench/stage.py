@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from service_process import Service
-from websocket import ABNF, WebSocketException, create_connection
+from websocket import ABNF, WebSocketConnectionClosedException, WebSocketException, create_connection
 
 from nfctl import tools
 from nfctl.children import Program
@@ -50,6 +50,8 @@ _COMPLETE = b'"type":"complete"'
 # So near to its beginning a frame says of what type it is.
 _HEAD = 60
 _SILENCE_SECONDS = 60
+# RFC 6455, section 7.4.1: without a goodbye.
+_CUT = 1006
 _END_SECONDS = 3
 _SHIM_SECONDS = 30
 
@@ -148,7 +150,7 @@ class Closed(TrialFailed):
 def messages(port: int, run_id: str, since: int = 0) -> Iterator[tuple[bytes, float]]:
     """Each frame of a run at a plain socket, with the time of its reading, up to `complete`.
 
-    Raises Closed when it is closed before that, and TrialFailed when it cannot be opened or breaks off.
+    Raises Closed when it is closed before that, with 1006 when it is cut, and TrialFailed when it says nothing.
     """
     url = f"ws://127.0.0.1:{port}{STREAM}?run_id={run_id}&since={since}"
     try:
@@ -159,6 +161,8 @@ def messages(port: int, run_id: str, since: int = 0) -> Iterator[tuple[bytes, fl
                 if opcode != ABNF.OPCODE_TEXT:
                     raise Closed(int.from_bytes(message[:2], "big"))
                 yield message, time.time()
+    except (ConnectionError, WebSocketConnectionClosedException) as error:
+        raise Closed(_CUT) from error
     except (WebSocketException, OSError) as error:
         raise TrialFailed(f"A socket of {run_id} broke off: {error!r}.") from error
 

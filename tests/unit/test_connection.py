@@ -168,6 +168,30 @@ def test_a_goodbye_comes_after_a_frame_of_any_size(pair: Pair) -> None:
     assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
 
 
+def test_a_goodbye_reaches_who_talks_meanwhile() -> None:
+    """What its client says when nobody listens any more must not make the kernel cut the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        theirs = socket.create_connection(door.getsockname())
+        ours, _ = door.accept()
+    connection = Connection(ours, Protocol(ConnectionType.SERVER))
+    assert connection.outbox.offer(text_frame(b"x" * 20_000_000))
+    connection.close(1013, "too slow")
+    read = bytearray()
+
+    def read_and_talk() -> None:
+        while data := theirs.recv(65_536):
+            if not read:
+                theirs.sendall(Protocol(ConnectionType.CLIENT).send(Ping(b"abc")))
+            read.extend(data)
+
+    reader = threading.Thread(target=read_and_talk)
+    threading.Timer(0.2, reader.start).start()  # when our side waits for it already
+    soon(lambda: ours.fileno() < 0)
+    reader.join(10)
+    theirs.close()
+    assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
+
+
 def test_a_little_talk_is_tolerated(pair: Pair) -> None:
     """Nobody listens, but a few messages do no harm; in parts neither."""
     connection, client = pair

@@ -100,7 +100,7 @@ def latency(rate: int, lines: int) -> list[Row]:
     other = "`tail -F` of the run's log"
     return [
         latencies(f"A line at {rate:,} lines/s, written to read", other, ours, theirs),
-        compared("… CPU a line (µs)", other, [1e6 * cpu / lines], [1e6 * tail_cpu / lines], "{:,.0f}"),
+        compared("… CPU a line (µs)", other, [1e6 * cpu / lines], [1e6 * tail_cpu / lines], "{:,.1f}"),
     ]
 
 

@@ -86,6 +86,16 @@ class Session:
         """Print an answer, as JSON or for people."""
         click.echo(json.dumps(value) if self.as_json else text)
 
+    def ended_run(self, run_id: str | None) -> str:
+        """The run that was named, else the newest of those that have ended. Raises Refused."""
+        if run_id is not None:
+            return run_id
+        runs = self.client.call("GET", "/history", params={"limit": 100})
+        ended = next((run["run_id"] for run in runs if RunStatus(run["status"]).final), None)
+        if ended is None:
+            raise Refused("No run has ended yet.")
+        return str(ended)
+
     def current_run(self, run_id: str | None) -> str:
         """The run that was named, else the active or last one. Raises Refused."""
         if run_id is not None:
@@ -280,5 +290,5 @@ def tasks(session: Session, run_id: str | None) -> None:
 @json_option
 @click.pass_obj
 def resume(session: Session, run_id: str | None, follow: bool) -> None:
-    """Run RUN_ID, or the last run, again without the tasks that are done."""
-    _submit(session, {"resume": session.current_run(run_id), "when_busy": "queue", "triggered_by": "nfctl"}, follow)
+    """Run RUN_ID, or the last run that has ended, again without the tasks that are done."""
+    _submit(session, {"resume": session.ended_run(run_id), "when_busy": "queue", "triggered_by": "nfctl"}, follow)

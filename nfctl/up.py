@@ -1,5 +1,6 @@
 """`nfctl up`: the service in the foreground, with words for whoever started it."""
 
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -63,6 +64,8 @@ def _welcome(settings: Settings, service: LocalService) -> None:
     click.echo(f"\n  Watch and start runs   {service.url}/\n  API documentation      {service.url}/docs/")
     if settings.flower_port:
         click.echo(f"  Celery's Flower        http://127.0.0.1:{settings.flower_port}/")
+    if "PORT" in os.environ:  # nor will other terminals have it
+        click.echo(f"  In other terminals     export NFCTL_URL={service.url}")
     click.echo("\nReady. Ctrl-C stops the service.\n")
 
 

@@ -74,22 +74,6 @@ def test_a_clock_that_steps_back_loses_nothing(steps: list[int], cut: int) -> No
     assert read == log
 
 
-def test_a_clock_that_steps_back_far_doubles_nothing() -> None:
-    """What was read before the step comes again after a cut, and is later than the last line by its times."""
-    seconds = [*range(60), *range(30, 46)]
-    log = [Line(stamp(10**12 + second * 10**9), b"line %d" % number) for number, second in enumerate(seconds)]
-    first = Tail(None)
-    read = [new for line in log for new in first.take(line)]
-    second = Tail(first.cursor)
-    since = second.since
-    second.resume()
-    for line in served(log, since):
-        assert second.take(line) == []
-        assert not second.lost
-    assert second.aligned
-    assert read == log
-
-
 def test_a_rotated_log_goes_on_after_a_gap() -> None:
     """When the old place is gone, what is later is taken, and it can be told that something is missing."""
     log = [Line(stamp(number * 10**8), b"line %d" % number) for number in range(400)]

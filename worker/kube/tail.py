@@ -108,8 +108,6 @@ class Tail:
         self._marks: deque[tuple[str, int]] = deque((tuple(mark) for mark in cursor.get("marks", ())), maxlen=_MARKS)
         # How many lines of the last one's time came in a row: equal lines of one time are told apart by number.
         self._equal = int(cursor.get("equal", 0))
-        self._newest: str = cursor.get("newest", max((mark[0] for mark in self._marks), default=""))
-        """The latest time of any; the last one's is earlier where a clock has stepped back."""
         self._aligning: _Alignment | None = None
         self._sizes: deque[int] = deque(cursor.get("sizes", ()), maxlen=_MARKS)
         # From the log's first one on; None when some before are missing.
@@ -121,7 +119,6 @@ class Tail:
         return {
             "marks": list(self._marks),
             "equal": self._equal,
-            "newest": self._newest,
             "sizes": list(self._sizes),
             "bytes": self._bytes,
         }
@@ -147,7 +144,7 @@ class Tail:
 
     def resume(self) -> None:
         """Reading begins again, from `since`."""
-        self._aligning = _Alignment(list(self._marks), self._equal, self._newest) if self._marks else None
+        self._aligning = _Alignment(list(self._marks), self._equal) if self._marks else None
 
     @property
     def aligned(self) -> bool:
@@ -189,7 +186,6 @@ class Tail:
             self._late, self._bytes = True, None
         self._equal = self._equal + 1 if self._marks and self._marks[-1][0] == line.timestamp else 1
         self._marks.append(line.mark)
-        self._newest = max(self._newest, line.timestamp)
         self._sizes.append(line.size)
         if self._bytes is not None:
             self._bytes += line.size
@@ -198,10 +194,9 @@ class Tail:
 class _Alignment:
     """Looks for the last lines that were read among those that are read again."""
 
-    def __init__(self, marks: Sequence[tuple[str, int]], equal: int, newest: str) -> None:
+    def __init__(self, marks: Sequence[tuple[str, int]], equal: int) -> None:
         self._wanted = marks
         self._wanted_equal = equal
-        self._newest = newest
         self._seen: deque[tuple[str, int]] = deque(maxlen=len(marks))
         self._equal = 0
         self.later: list[Line] = []
@@ -213,9 +208,9 @@ class _Alignment:
         self._seen.append(line.mark)
         if self._matches():
             return True
-        if line.timestamp > self._newest:
+        if line.timestamp > self._wanted[-1][0]:
             self.later.append(line)
-            self.hopeless = _second(line.timestamp) - _second(self._newest) > 2 * _SLACK
+            self.hopeless = _second(line.timestamp) - _second(self._wanted[-1][0]) > 2 * _SLACK
         return False
 
     def _matches(self) -> bool:

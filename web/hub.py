@@ -277,9 +277,10 @@ class Hub:
         if not self._viewers:  # whoever comes asks by itself
             return
         self.notice()
-        channels = {run_id: channel for run_id, channel in list(self._channels.items()) if run_id is not None}
-        for channel, last_id in zip(channels.values(), self._feed.last_ids(list(channels)), strict=True):
-            if 0 < last_id < channel.cursor:
+        # Where each stood before Redis was asked: another thread may deliver meanwhile, see `notice`.
+        stood = {run_id: (channel, channel.cursor) for run_id, channel in list(self._channels.items()) if run_id}
+        for (channel, cursor), last_id in zip(stood.values(), self._feed.last_ids(list(stood)), strict=True):
+            if 0 < last_id < cursor:
                 self._let_go(channel, _LOST)  # Redis has come back without its newest events, and ids begin again there
             elif last_id > channel.cursor:
                 self._read_on(channel)

@@ -773,6 +773,31 @@ def test_one_that_cannot_be_caught_up_is_closed(
     assert watcher.closed[0][0] == code
 
 
+def test_what_is_delivered_while_redis_is_asked_is_no_loss(
+    hub: Hub, talk: Talk, watch: Watch, feed: Feed, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids that the hub asks for are old when they come: its viewers are further than those by then."""
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    eventually(lambda: watcher.viewer in hub._live(run_id))
+    ask, asked = feed.last_ids, threading.Event()
+
+    def slowly(run_ids: list[str]) -> list[int]:
+        found = ask(run_ids)
+        if not asked.is_set():
+            talk.say("meanwhile")
+            hub._read_on(hub._channels[run_id])
+            asked.set()
+        return found
+
+    monkeypatch.setattr(feed, "last_ids", slowly)
+    eventually(asked.is_set)
+    eventually(lambda: watcher.ids(run_id) == [1, 2])
+    talk.say("after")
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3])
+    assert watcher.closed == []
+
+
 def test_who_comes_back_is_not_let_go_with_those_before(
     hub: Hub, talk: Talk, watch: Watch, eventually: Eventually
 ) -> None:

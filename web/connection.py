@@ -85,9 +85,11 @@ class Connection:
         """Say goodbye, after all that was offered before; again: no change. Returns at once."""
         self.outbox.stop_frames()
         with suppress(LocalProtocolError, OSError):  # it is closing, or closed
-            self._say_goodbye(CloseConnection(code, reason))
-            # What the client says from now on is not wanted, and its silence not waited for.
-            self._sock.shutdown(socket.SHUT_RD)
+            try:
+                self._say_goodbye(CloseConnection(code, reason))
+            finally:  # also when the kernel has no room for a goodbye
+                # What the client says from now on is not wanted, and its silence not waited for.
+                self._sock.shutdown(socket.SHUT_RD)
 
     def _say_goodbye(self, event: Event) -> None:
         goodbye = self._protocol.send(event)

@@ -1,5 +1,6 @@
 """A connection after its handshake: what its client says is heard, tolerated or refused, and its end is told once."""
 
+import errno
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Even
 
 from web import connection as connection_module
 from web.connection import OPTIONS, Connection, taken_over
-from web.outbox import text_frame
+from web.outbox import Outbox, text_frame
 
 
 class Client:
@@ -190,6 +191,18 @@ def test_a_goodbye_reaches_who_talks_meanwhile() -> None:
     reader.join(10)
     theirs.close()
     assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
+
+
+def test_one_that_cannot_be_told_goodbye_ends_all_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has no room for the Close frame: its client sees the end of it and comes again."""
+    connection, client = pair
+
+    def send(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(Outbox, "send", send)
+    connection.close(1013, "too slow")
+    assert client.next() is None
 
 
 def test_a_little_talk_is_tolerated(pair: Pair) -> None:

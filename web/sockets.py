@@ -72,9 +72,7 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
                 _watch(connection, service, hub)
             else:
                 connection.close(CloseReason.TRY_AGAIN_LATER, "Too many sockets are open. Try again later.")
-        except OSError:  # the client went, or cannot be written to
-            connection.close(CloseReason.TRY_AGAIN_LATER, TOO_SLOW)
-        except (Stalled, RunNotFound):  # it is too far behind, or its run's time ended just now
+        except (Stalled, RunNotFound, OSError):  # too far behind, its run's time ended just now, or it went
             connection.close(CloseReason.TRY_AGAIN_LATER, TOO_SLOW)
         except StoreAway:
             connection.close(CloseReason.TRY_AGAIN_LATER, "Redis is away. Connect again in a few seconds.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.caller import API, Caller
-from bench.figures import Row, Section, milliseconds, quantile
+from bench.figures import Row, Section, milliseconds, ratios
 from bench.processes import TrialFailed, Used
 from bench.sizes import Sizes
 from bench.stage import Closed, printing, say, service_with_child, socket_events, stamps
@@ -71,8 +71,7 @@ def measure(sizes: Sizes) -> list[Section]:
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
     mine, calm = (found[one].seconds[name] for one in (scene, _SCENES[0]))
-    ratios = (quantile(mine, q) / quantile(calm, q) for q in (0.5, 0.99))
-    return f"{name}: {scene}", milliseconds(mine), " / ".join(f"{one:.1f}" for one in ratios)
+    return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm)
 
 
 def _pool() -> ProcessPoolExecutor:

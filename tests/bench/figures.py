@@ -42,13 +42,12 @@ def milliseconds(seconds: Sequence[float]) -> str:
 
 def latencies(what: str, other: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
     """A row of seconds, told as p50 and p99 in milliseconds."""
-    ratios = (quantile(ours, q) / quantile(theirs, q) for q in (0.5, 0.99))
-    return (
-        f"{what} (ms, p50 / p99)",
-        milliseconds(ours),
-        f"{milliseconds(theirs)} {other}",
-        " / ".join(f"{one:.1f}" for one in ratios),
-    )
+    return f"{what} (ms, p50 / p99)", milliseconds(ours), f"{milliseconds(theirs)} {other}", ratios(ours, theirs)
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Those of their p50 and p99."""
+    return " / ".join(f"{quantile(ours, q) / quantile(theirs, q):.1f}" for q in (0.5, 0.99))
 
 
 def compared(what: str, other: str, ours: Sequence[float], theirs: Sequence[float], form: str = "{:.2f}") -> Row:

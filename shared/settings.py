@@ -165,9 +165,10 @@ class Settings:
     port: int = _setting("8000", _whole(1, 65535), "The port of the API, the socket and the page.")
     web_processes: int = _setting("1", _whole(1, 64), "Processes that answer requests.")
     socket_processes: int = _setting(
-        "2",
+        "1",
         _whole(0, 64),
-        "Processes that hold open sockets; as many as processors serve most. 0: those that answer requests hold them.",
+        "Processes that hold open sockets: one for each 2,000, up to the number of processors. 0: those that answer"
+        " requests hold them.",
     )
     flower_port: int = _setting("5555", _whole(0, 65535), "Flower's port, on 127.0.0.1. 0: no Flower.")
     flower_url: str = _setting(

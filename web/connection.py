@@ -51,7 +51,6 @@ class Connection:
     )
 
     def __init__(self, sock: socket.socket, protocol: Protocol) -> None:
-        sock.setblocking(False)
         self.outbox = Outbox(sock)
         self._sock = sock
         self._protocol = protocol

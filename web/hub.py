@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import compress, groupby
 
 from redis.client import PubSub
 
@@ -22,14 +22,14 @@ from shared.feed import Feed, parse_message
 from shared.redis_client import Client, store_errors
 from shared.store import Store
 from web.connection import FAILED
-from web.outbox import Outbox, Stalled, text_frame
+from web.outbox import Outbox, Stalled, offer_at_once, text_frame
 from web.presence import BEAT_SECONDS, Presence
 from web.status import queue
 
 KEEP_ALIVE_SECONDS = 25.0
 _RESTARTS = "The server restarts; connect again."
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
-_LOST = "Redis has lost its newest events. Connect again."
+_LOST = "Redis has lost its newest events. Connect again with since=0."
 _PAGE = 50
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
@@ -74,11 +74,15 @@ class Viewer:
 
 @dataclass(eq=False, slots=True)
 class Channel:
-    """The live viewers of one run, and the last event that was written to them."""
+    """The live viewers of one run, and the last event that was written to them.
+
+    `last` is its frame, and empty while that is not known.
+    """
 
     run_id: str | None
     cursor: int
     viewers: set[Viewer] = field(default_factory=set)
+    last: bytes = b""
 
 
 class Hub:
@@ -98,7 +102,7 @@ class Hub:
         self._told_viewers = 0
         self._draining: Callable[[], bool] = lambda: False
         self._deliver_at = 0.0
-        self._waits = self._relays = False
+        self._waits = self._relays = self._renewed = False
 
     @property
     def finished(self) -> bool:
@@ -153,20 +157,20 @@ class Hub:
         while viewer in self._viewers:
             try:
                 current = self.current  # seen before reading: a run that is left has told all by now
-                last_id = self._write_kept(viewer)
+                last_id, last = self._write_kept(viewer)
                 if viewer not in self._viewers:
                     return
                 viewer.outbox.flush()
-                if self._join(viewer, last_id, current):
+                if self._join(viewer, last_id, last, current):
                     return
             except StoreAway:
                 time.sleep(_PULSE_SECONDS)
 
-    def _write_kept(self, viewer: Viewer) -> int:
-        """Write all that is kept after the viewer's cursor; returns the id of the last event there is."""
+    def _write_kept(self, viewer: Viewer) -> tuple[int, bytes]:
+        """Write all that is kept after the viewer's cursor; returns the last event there is, its id and its frame."""
         if viewer.run_id is None:
-            return 0
-        last_id = self._feed.last_id(viewer.run_id)
+            return 0, b""
+        [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
         while viewer.cursor < last_id:
             page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
             if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
@@ -174,7 +178,8 @@ class Hub:
                     raise Stalled
                 viewer.tell_anew(page[0][0])
             self._write_page(viewer, page)
-        return last_id
+            last = dict(page).get(last_id)
+        return last_id, text_frame(last) if last else b""
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None
@@ -183,8 +188,8 @@ class Hub:
                 viewer.outbox.flush()
             viewer.cursor = number
 
-    def _join(self, viewer: Viewer, last_id: int, current: str | None) -> bool:
-        """Make a viewer live if it has all that the live ones of its run have; it has all up to `last_id`."""
+    def _join(self, viewer: Viewer, last_id: int, last: bytes, current: str | None) -> bool:
+        """Make a viewer live if it has all that the live ones of its run have; it has all up to that event."""
         with self._lock:
             if viewer not in self._viewers:
                 return True
@@ -194,7 +199,7 @@ class Hub:
                 return False
             channel = self._channels.get(viewer.run_id)
             if channel is None:
-                channel = self._channels[viewer.run_id] = Channel(viewer.run_id, last_id)
+                channel = self._channels[viewer.run_id] = Channel(viewer.run_id, last_id, last=last)
             if viewer.cursor < channel.cursor:
                 return False
             channel.viewers.add(viewer)
@@ -207,7 +212,7 @@ class Hub:
         keep_alive_at = time.monotonic()
         while not self._draining():
             try:
-                with store_errors(), self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                with store_errors(), self._redis.pubsub() as channel:
                     channel.subscribe(keys.CHANNEL)
                     beat_at = float("-inf")
                     while not self._draining():
@@ -234,12 +239,13 @@ class Hub:
             self.presence.part()
 
     def _listen(self, channel: PubSub) -> None:
-        """Relay messages for about a second, then re-read: a subscription may have been renewed unseen."""
+        """Relay messages for about a second, or until the subscription was renewed, then re-read."""
+        self._renewed = False
         until = time.monotonic() + _REREAD_SECONDS
-        while (left := until - time.monotonic()) > 0 and not self._draining():
-            message = channel.get_message(timeout=min(left, _PULSE_SECONDS))
-            if message is not None and message["type"] == "message":
-                self._relay(self._gather(channel, parse_message(message["data"])))
+        while (left := until - time.monotonic()) > 0 and not (self._draining() or self._renewed):
+            first = self._next(channel, min(left, _PULSE_SECONDS))
+            if first is not None:
+                self._relay(self._gather(channel, first))
         self._reread()
         if self._queue_changed:
             self._keep_alive()
@@ -248,12 +254,20 @@ class Hub:
         """A message and those that are there when the next delivery may begin."""
         found = [first]
         while len(found) < _GATHER_MOST:
-            message = channel.get_message(timeout=max(0.0, self._deliver_at - time.monotonic()))
+            message = self._next(channel, max(0.0, self._deliver_at - time.monotonic()))
             if message is None:
                 return found
-            if message["type"] == "message":
-                found.append(parse_message(message["data"]))
+            found.append(message)
         return found
+
+    def _next(self, channel: PubSub, timeout: float) -> Message | None:
+        """The next message, if one comes in so many seconds and before the subscription is renewed."""
+        message = channel.get_message(timeout=timeout)
+        if message is not None and message["type"] == "message":
+            return parse_message(message["data"])
+        # redis-py subscribes anew by itself when it has to connect anew: Redis may be another than before.
+        self._renewed = self._renewed or message is not None
+        return None
 
     def _relay(self, messages: list[Message]) -> None:
         for run_id, of_run in groupby(messages, key=lambda message: message[0]):
@@ -277,11 +291,13 @@ class Hub:
         if not self._viewers:  # whoever comes asks by itself
             return
         self.notice()
-        # Where each stood before Redis was asked: another thread may deliver meanwhile, see `notice`.
-        stood = {run_id: (channel, channel.cursor) for run_id, channel in list(self._channels.items()) if run_id}
-        for (channel, cursor), last_id in zip(stood.values(), self._feed.last_ids(list(stood)), strict=True):
-            if 0 < last_id < cursor:
-                self._let_go(channel, _LOST)  # Redis has come back without its newest events, and ids begin again there
+        with self._lock:  # where each stood before Redis was asked: another thread may deliver meanwhile, see `notice`
+            stood = {run_id: (one, one.cursor, one.last) for run_id, one in self._channels.items() if run_id}
+        kept = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
+        for (channel, cursor, last), (last_id, found) in zip(stood.values(), kept, strict=True):
+            # Redis has come back without its newest events, and ids begin again where it is, or did so already.
+            if 0 < last_id < cursor or (last and found and text_frame(found) != last):
+                self._let_go(channel, _LOST)
             elif last_id > channel.cursor:
                 self._read_on(channel)
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
@@ -316,7 +332,8 @@ class Hub:
                 if not frames:
                     continue
                 # From now on whoever joins has all of this, and whoever was here gets it now.
-                before, channel.cursor = channel.cursor, frames[-1][0]
+                before = channel.cursor
+                channel.cursor, channel.last = frames[-1]
                 viewers = list(channel.viewers)
             whole = b"".join(frame for _, frame in frames)
             for start in range(0, len(viewers), _TURN):
@@ -330,8 +347,14 @@ class Hub:
         slow: list[Viewer] = []
         last = frames[-1][0]
         with self._lock:
+            level = [viewer for viewer in viewers if viewer.cursor == before and viewer in channel.viewers]
+            taken = offer_at_once([viewer.outbox for viewer in level], whole)
+            for viewer in compress(level, taken):
+                viewer.cursor = last
+            if all(taken) and len(taken) == len(viewers):
+                return
             for viewer in viewers:
-                if viewer.cursor >= last or viewer not in channel.viewers:  # it was ahead, or has left
+                if viewer.cursor >= last or viewer not in channel.viewers:  # it has it, was ahead, or has left
                     continue
                 wanted = whole if viewer.cursor == before else _after(frames, viewer.cursor)
                 if viewer.cursor >= before and _offer(viewer, wanted):

@@ -20,7 +20,6 @@ from shared.settings import load as load_settings
 from shared.store import Store
 
 _RATE = 20
-_PROCESSES = 2
 _PATIENCE = 120
 _FIGURES = {"p50_ms": "p50 (ms)", "p99_ms": "p99 (ms)", "cpu": "CPU a delivery (µs)"}
 
@@ -32,9 +31,9 @@ def measure(sizes: Sizes) -> list[Section]:
     load = Load(sizes.viewers, _RATE, sizes.seconds)
     beside, alone = [], []
     for _ in range(sizes.rounds):
-        with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast, _bystanders(cast, program):
+        with opened(SERVERS["ours"](say), load, program) as cast, _bystanders(cast, program):
             beside.append(cast.carry(load))
-        with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+        with opened(SERVERS["ours"](say), load, program) as cast:
             alone.append(cast.carry(load))
     rows = []
     for name, says in _FIGURES.items():

@@ -15,7 +15,6 @@ from bench.stage import say
 
 _RATE = 10
 _PROCESSES_RATE = 20
-_PROCESSES = 2
 _HEADINGS = (
     "CPU µs a delivery",
     "p50 / p99 ms",
@@ -32,14 +31,13 @@ def by_sockets(sizes: Sizes) -> list[Section]:
     allow_files(max(sizes.sockets))
     program = build.load_program(say)
     found = {
-        sockets: [_pair(Load(sockets, _RATE, sizes.seconds), _PROCESSES, program) for _ in range(sizes.trials)]
+        sockets: [_pair(Load(sockets, _RATE, sizes.seconds), program) for _ in range(sizes.trials)]
         for sockets in sizes.sockets
     }
     rows = [(f"{sockets:,}", *_row(pairs)) for sockets, pairs in found.items()]
     plot = _plot("CPU a delivery as sockets grow", "sockets", found)
-    note = (
-        f"{_RATE} frames/s, {_PROCESSES} socket processes; with few sockets what a server does anyway is shared by few."
-    )
+    held = ", ".join(str(Load(sockets, _RATE, sizes.seconds).socket_processes) for sockets in found)
+    note = f"{_RATE} frames/s; socket processes: {held}. With few sockets what a server does anyway is shared by few."
     return [Section("More sockets", rows, ("sockets", *_HEADINGS), [note], {"sockets": plot})]
 
 
@@ -47,24 +45,24 @@ def by_processes(sizes: Sizes) -> list[Section]:
     """The same sockets in more and more processes."""
     allow_files(sizes.viewers)
     program = build.load_program(say)
-    load = Load(sizes.viewers, _PROCESSES_RATE, sizes.seconds)
     found: dict[int, list[tuple[Figures, Figures]]] = {processes: [] for processes in sizes.processes}
     for _ in range(sizes.trials):
         for processes, pairs in found.items():
-            pairs.append(_pair(load, processes, program))
+            pairs.append(_pair(Load(sizes.viewers, _PROCESSES_RATE, sizes.seconds, processes), program))
     rows = [(str(processes), *_row(pairs)) for processes, pairs in found.items()]
     plot = _plot("CPU a delivery as socket processes grow", "socket processes", found, even=True)
-    note = f"{load.sockets:,} sockets, {load.rate} frames/s. The Go library is one process, whatever the number."
+    note = f"{sizes.viewers:,} sockets, {_PROCESSES_RATE} frames/s. The Go library is one process, whatever the number."
     return [Section("More socket processes", rows, ("socket processes", *_HEADINGS), [note], {"processes": plot})]
 
 
-def _pair(load: Load, processes: int, program: Path) -> tuple[Figures, Figures]:
+def _pair(load: Load, program: Path) -> tuple[Figures, Figures]:
     """The service and the library under the same load, one after the other."""
-    ours = run_trial(SERVERS["ours"](say), load, processes, program)
-    theirs = run_trial(SERVERS["centrifuge"](say), load, processes, program)
+    ours = run_trial(SERVERS["ours"](say), load, program)
+    theirs = run_trial(SERVERS["centrifuge"](say), load, program)
     if not ours.whole:
         raise TrialFailed(f"Of {load.sockets:,} sockets {ours.alive:,} are alive, and frames lost: {ours.lost:,}.")
-    say(f"{load.sockets:,} sockets, {processes} processes: {ours.cpu:.1f} µs, the library {theirs.cpu:.1f} µs")
+    what = f"{load.sockets:,} sockets, {load.socket_processes} processes"
+    say(f"{what}: {ours.cpu:.1f} µs, the library {theirs.cpu:.1f} µs")
     return ours, theirs
 
 

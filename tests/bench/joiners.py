@@ -20,7 +20,6 @@ from bench.sizes import Sizes
 from bench.stage import say
 
 _RATE = 20
-_PROCESSES = 2
 _JOINERS = 10
 _STAY_SECONDS = 0.5
 _SILENCE_SECONDS = 20
@@ -111,14 +110,14 @@ def measure(sizes: Sizes) -> list[Section]:
     alone: list[dict[str, Any]] = []
     total = Joiners("")
     for _ in range(sizes.rounds):
-        with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+        with opened(SERVERS["ours"](say), load, program) as cast:
             joiners = Joiners(f"ws://127.0.0.1:{cast.stage.port}{cast.path}")
             with joiners.at_work():
                 disturbed.append(cast.carry(load))
         total.joined += joiners.joined
         total.replayed += joiners.replayed
         total.wrong += joiners.wrong
-        with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+        with opened(SERVERS["ours"](say), load, program) as cast:
             alone.append(cast.carry(load))
     if not total.joined:
         raise TrialFailed("Nobody joined late.")

@@ -85,11 +85,11 @@ class Watch:
 
 def measure(sizes: Sizes) -> list[Section]:
     """With one process that holds sockets and with two."""
-    load = Load(_VIEWERS, _RATE, max(2, sizes.seconds // 2))
     rows: list[Row] = []
     notes = [_NOTE]
     for processes in _PROCESSES:
-        pairs = [(_ours(load, processes), _bare(load, processes)) for _ in range(sizes.rounds)]
+        load = Load(_VIEWERS, _RATE, max(2, sizes.seconds // 2), processes)
+        pairs = [(_ours(load), _bare(load, processes)) for _ in range(sizes.rounds)]
         held = f"{processes} socket process{'es' if processes > 1 else ''}"
         for name, says in _FIGURES.items():
             mine, his = (median(getattr(side, name) for side in sides) for sides in zip(*pairs, strict=True))
@@ -100,9 +100,9 @@ def measure(sizes: Sizes) -> list[Section]:
     return [Section("What an event costs in Redis", rows, notes=notes)]
 
 
-def _ours(load: Load, processes: int) -> Work:
+def _ours(load: Load) -> Work:
     """Of an event that a supervisor appends."""
-    with opened(SERVERS["ours"](say), load, processes, build.load_program(say)) as cast:
+    with opened(SERVERS["ours"](say), load, build.load_program(say)) as cast:
         watch = Watch(cast.stage.redis_url, cast.redis)
         idle = _idle(watch, load)
         watch.begin()

@@ -13,7 +13,6 @@ from bench.sizes import Sizes
 from bench.stage import say
 
 _RATE = 20
-_PROCESSES = 2
 # A request each so often: they are to meet the load, not to be it.
 _GAP_SECONDS = 0.02
 
@@ -22,22 +21,23 @@ def measure(sizes: Sizes) -> list[Section]:
     """With sockets and without, in turns."""
     allow_files(sizes.viewers)
     program = build.load_program(say)
+    load = Load(sizes.viewers, _RATE, sizes.seconds)
     watched: list[float] = []
     alone: list[float] = []
     for _ in range(sizes.rounds):
-        watched += _answers(Load(sizes.viewers, _RATE, sizes.seconds), program)
+        watched += _answers(load, program)
         alone += _answers(Load(0, _RATE, sizes.seconds), program)
     what = f"`GET /status`, {sizes.viewers:,} sockets with {_RATE} frames/s"
     note = (
-        f"{_PROCESSES} processes hold the sockets and one answers, each request on a connection of its own; nothing "
-        "was lost at the sockets."
+        f"Socket processes: {load.socket_processes}. One more answers, each request on a connection of its own; "
+        "nothing was lost at the sockets."
     )
     return [Section("Status while many watch", [latencies(what, "without sockets", watched, alone)], notes=[note])]
 
 
 def _answers(load: Load, program: Path) -> list[float]:
     """The seconds of each answer while frames are published. Raises TrialFailed when a socket lost one."""
-    with opened(SERVERS["ours"](say), load, _PROCESSES, program) as cast:
+    with opened(SERVERS["ours"](say), load, program) as cast:
         caller = Caller(cast.stage.port)
         found = []
         cast.publish()

@@ -253,7 +253,7 @@ def _fill(scene: Scene, path: Path) -> int:
 
 
 def _two_doors(_: Path) -> AbstractContextManager[Mapping[str, str]]:
-    return nullcontext({"WEB_PROCESSES": str(_WEB_PROCESSES)})
+    return nullcontext({"WEB_PROCESSES": str(_WEB_PROCESSES), "SOCKET_PROCESSES": "2"})
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,7 @@ from shared.settings import Settings
 from shared.store import Store
 from web import hub as hub_module
 from web.hub import Hub, Viewer
-from web.outbox import PENDING_BYTES, Outbox, Stalled
+from web.outbox import PENDING_BYTES, Outbox, Stalled, offer_at_once
 from web.presence import Presence
 
 MakeRun = Callable[..., Run]
@@ -233,16 +233,17 @@ def test_a_delivery_that_broke_off_loses_nothing(
 ) -> None:
     """Whoever it had not come to yet gets the event with the next one."""
     run_id = talk.begin()
+    monkeypatch.setattr(hub_module, "_TURN", 1)
     watchers = [watch(run_id) for _ in range(3)]
     eventually(lambda: all(watcher.ids(run_id) == [1] for watcher in watchers))
-    offer, failures = hub_module._offer, iter([False, True])
+    offer, failures = offer_at_once, iter([False, True])
 
-    def stumble(viewer: Viewer, frame: bytes) -> bool:
+    def stumble(outboxes: Sequence[Outbox], frame: bytes) -> list[bool]:
         if next(failures, False):
             raise RuntimeError("broken on demand")
-        return offer(viewer, frame)
+        return offer(outboxes, frame)
 
-    monkeypatch.setattr(hub_module, "_offer", stumble)
+    monkeypatch.setattr(hub_module, "offer_at_once", stumble)
     talk.say("one")
     eventually(lambda: next(failures, None) is None)
     talk.say("two")
@@ -258,20 +259,20 @@ def test_who_follows_is_led_on_from_the_middle_of_a_delivery(
     hub.notice()
     watchers = [watch() for _ in range(6)]
     eventually(lambda: all(watcher.ids(first) == [1] for watcher in watchers))
-    offer, begun = hub_module._offer, threading.Event()
+    offer, begun = offer_at_once, threading.Event()
 
     def lead_on() -> None:
         talk.begin()
         hub.notice()
 
-    def begin_the_next(viewer: Viewer, frame: bytes) -> bool:
+    def begin_the_next(outboxes: Sequence[Outbox], frame: bytes) -> list[bool]:
         if b'"complete"' in frame and not begun.is_set():
             begun.set()
             threading.Thread(target=lead_on).start()
         time.sleep(0.1)
-        return offer(viewer, frame)
+        return offer(outboxes, frame)
 
-    monkeypatch.setattr(hub_module, "_offer", begin_the_next)
+    monkeypatch.setattr(hub_module, "offer_at_once", begin_the_next)
     talk.end()
     eventually(lambda: talk.run_id != first and all(watcher.ids(talk.run_id) for watcher in watchers))
     last = [watcher.ids(first) for watcher in watchers]
@@ -387,13 +388,13 @@ def test_what_comes_while_the_hub_writes_shares_a_write(
     watcher = watch(run_id)
     eventually(lambda: watcher.ids(run_id) == [1])
     offered: list[bytes] = []
-    offer = hub_module._offer
+    offer = offer_at_once
 
-    def count(viewer: Viewer, frame: bytes) -> bool:
+    def count(outboxes: Sequence[Outbox], frame: bytes) -> list[bool]:
         offered.append(frame)
-        return offer(viewer, frame)
+        return offer(outboxes, frame)
 
-    monkeypatch.setattr(hub_module, "_offer", count)
+    monkeypatch.setattr(hub_module, "offer_at_once", count)
     hub._deliver_at = time.monotonic() + 0.5
     for number in range(20):
         talk.say(str(number))
@@ -583,10 +584,32 @@ def test_a_redis_that_lost_its_newest_events_is_told(
         redis.xadd(keys.events(run_id), fields, id=number)
     redis.hset(keys.run(run_id), "seq", 2)
     eventually(lambda: watcher.closed)
-    assert watcher.closed[0][0] == 1013
-    back = watch(run_id, cursor=2)
+    assert watcher.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
+    back = watch(run_id)
     talk.say("three")
-    eventually(lambda: back.ids(run_id) == [3])
+    eventually(lambda: back.ids(run_id) == [1, 2, 3])
+
+
+def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
+    talk: Talk, watch: Watch, redis: Client, eventually: Eventually
+) -> None:
+    """By the time that the hub is back in touch, ids that its viewers saw mean other events."""
+    run_id = talk.begin()
+    talk.say("one")
+    watcher = watch(run_id)
+    before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
+    talk.say("two", "three")
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4])
+    with redis.pipeline(transaction=True) as lost:
+        for key, value in before.items():
+            lost.restore(key, 0, value, replace=True)
+        for number in (3, 4, 5):
+            lost.xadd(keys.events(run_id), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
+        lost.hset(keys.run(run_id), "seq", 5)
+        lost.client_kill_filter(_type="pubsub")
+        lost.execute()
+    eventually(lambda: watcher.closed)
+    assert watcher.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
 
 
 class Interrupted(Feed):
@@ -594,8 +617,8 @@ class Interrupted(Feed):
 
     meanwhile: Callable[[], None] | None = None
 
-    def last_id(self, run_id: str) -> int:
-        found = super().last_id(run_id)
+    def peek(self, places: Sequence[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
+        found = super().peek(places)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
@@ -741,6 +764,7 @@ def test_one_that_cannot_be_written_to_is_closed(
     def offer(_outbox: Outbox, _frame: bytes) -> bool:
         raise OSError(errno.ENOBUFS, "No buffer space available")
 
+    monkeypatch.setattr(hub_module, "offer_at_once", lambda outboxes, _: [False] * len(outboxes))
     monkeypatch.setattr(Outbox, "offer", offer)
     talk.say("lost otherwise")
     eventually(lambda: watcher.closed)
@@ -780,17 +804,17 @@ def test_what_is_delivered_while_redis_is_asked_is_no_loss(
     run_id = talk.begin()
     watcher = watch(run_id)
     eventually(lambda: watcher.viewer in hub._live(run_id))
-    ask, asked = feed.last_ids, threading.Event()
+    ask, asked = feed.peek, threading.Event()
 
-    def slowly(run_ids: list[str]) -> list[int]:
-        found = ask(run_ids)
+    def slowly(places: list[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
+        found = ask(places)
         if not asked.is_set():
             talk.say("meanwhile")
             hub._read_on(hub._channels[run_id])
             asked.set()
         return found
 
-    monkeypatch.setattr(feed, "last_ids", slowly)
+    monkeypatch.setattr(feed, "peek", slowly)
     eventually(asked.is_set)
     eventually(lambda: watcher.ids(run_id) == [1, 2])
     talk.say("after")

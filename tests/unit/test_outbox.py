@@ -1,10 +1,14 @@
 """The outbox: no frame is cut, no memory without end, and nobody waits for a slow reader."""
 
+import errno
+import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,7 +17,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
 from web import outbox as outbox_module
-from web.outbox import PENDING_BYTES, Outbox, Stalled, text_frame
+from web.outbox import PENDING_BYTES, Outbox, Stalled, offer_at_once, text_frame
 
 
 def decoded(data: bytes) -> list[str]:
@@ -50,6 +54,18 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
+    with a_pair() as made:
+        yield made
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(a_pair()) for _ in range(5)]
+
+
+@contextmanager
+def a_pair() -> Iterator[Pair]:
     server, client = socket.socketpair()
     client.settimeout(20)
     for end in (server, client):
@@ -133,6 +149,67 @@ def test_many_writers_cut_no_frame(pair: Pair) -> None:
         thread.join()
     for writer in range(4):
         assert [number for who, number in messages if who == str(writer)] == [str(n) for n in range(50)]
+
+
+def test_a_frame_for_many_reaches_each_that_is_free(pairs: list[Pair]) -> None:
+    """Whoever has something pending, takes nothing more or is gone gets none of it, and costs the others nothing."""
+    free, full, stopped, gone, last = pairs
+    pending = fill(full, b"%d " + b"x" * 3000)
+    stopped.outbox.stop_frames()
+    gone.client.close()
+    frame = text_frame(b"for all")
+    taken = offer_at_once([pair.outbox for pair in pairs], frame)
+    assert taken == [True, False, False, False, True]
+    assert [pair.read_until(len(frame)) for pair in (free, last)] == [frame, frame]
+    size = sum(map(len, pending))
+    assert full.read_until(size) == b"".join(pending)
+    full.outbox.flush()
+    assert offer_at_once([full.outbox], frame) == [True]
+    assert full.read_until(size + len(frame))[size:] == frame
+
+
+def test_a_frame_for_many_that_the_kernel_cuts_arrives_whole(pairs: list[Pair]) -> None:
+    """What does not fit at once comes later, before all that is offered then."""
+    large, small = text_frame(b"x" * 300_000), text_frame(b"next")
+    outboxes = [pair.outbox for pair in pairs]
+    assert offer_at_once(outboxes, large) == [True] * 5
+    assert offer_at_once(outboxes, small) == [False] * 5
+    assert all(outbox.offer(small) for outbox in outboxes)
+    for pair in pairs:
+        assert pair.read_until(len(large) + len(small)) == large + small
+
+
+def test_a_frame_for_many_is_offered_to_none_that_has_no_room(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refuses one of them: none of it is taken there, and the others are not told twice."""
+    refused = pairs[2].outbox._direct
+
+    def write(descriptor: int, frame: bytes) -> int:
+        if descriptor == refused:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return os.write(descriptor, frame)
+
+    monkeypatch.setattr(outbox_module, "os", SimpleNamespace(write=write))
+    frame = text_frame(b"for all")
+    assert offer_at_once([pair.outbox for pair in pairs], frame) == [True, True, False, True, True]
+    assert pairs[2].outbox.offer(frame)
+    for pair in pairs:
+        assert pair.outbox.offer(text_frame(b"next"))
+        assert decoded(pair.read_until(len(frame) + 6)) == ["for all", "next"]
+
+
+def test_an_ended_outbox_is_written_to_by_nobody(pair: Pair) -> None:
+    """Its descriptor may be another's by then."""
+    number = pair.outbox._direct
+    pair.outbox.end()
+    pair.outbox._sock.close()
+    others = socket.socketpair()
+    assert number in [other.fileno() for other in others]
+    assert offer_at_once([pair.outbox], text_frame(b"not for you")) == [False]
+    assert select.select(others, [], [], 0)[0] == []
+    for other in others:
+        other.close()
 
 
 class Held(Outbox):

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     asked = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):  # what was started is stopped first
         signal.signal(number, lambda told, _: sys.exit(128 + told))
-    loads = [Load(sockets, rate, asked.seconds) for sockets, rate in product(asked.sockets, asked.rate)]
+    loads = [
+        Load(sockets, rate, asked.seconds, asked.processes) for sockets, rate in product(asked.sockets, asked.rate)
+    ]
     try:
         allow_files(max(asked.sockets))
         tools.redis_server(_say)
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     except (ToolMissing, TrialFailed) as error:
         _say(str(error))
         return 1
-    found = _measure(servers, loads, asked.rounds, asked.processes, program)
+    found = _measure(servers, loads, asked.rounds, program)
     print(table({name: server.title for name, server in servers.items()}, found))
     if asked.json:
         asked.json.write_text(json.dumps(_records(found), indent=1) + "\n")
@@ -53,17 +55,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=int, default=10, help="how long frames are sent")
     parser.add_argument("--servers", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="which to compare")
     parser.add_argument("--rounds", type=int, default=3, help="trials of each server, taken in turns")
-    parser.add_argument("--processes", type=int, default=2, help="SOCKET_PROCESSES of this service")
+    parser.add_argument("--processes", type=int, help="SOCKET_PROCESSES of this service, instead of the recommended")
     parser.add_argument("--json", type=Path, help="a file for the figures of every trial")
     return parser
 
 
-def _measure(servers: Mapping[str, Server], loads: Sequence[Load], rounds: int, processes: int, program: Path) -> Found:
+def _measure(servers: Mapping[str, Server], loads: Sequence[Load], rounds: int, program: Path) -> Found:
     """Servers take turns within each load, so that whatever else the machine does hits them alike."""
     found: Found = {load: {name: [] for name in servers} for load in loads}
     for load, number, name in product(loads, range(1, rounds + 1), servers):
         try:
-            figures = run_trial(servers[name], load, processes, program)
+            figures = run_trial(servers[name], load, program)
         except TrialFailed as error:  # it must not cost what the others found
             said = f"failed: {error}"
         else:

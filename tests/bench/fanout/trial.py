@@ -1,5 +1,6 @@
 """One trial: a fresh Redis and a fresh server, its sockets opened, a stretch of frames, and what became of them."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -27,15 +28,26 @@ _SETTLE_SECONDS = 2
 _IDLE_SECONDS = 5
 _OPENING_SECONDS = 300
 _PATIENCE = 120
+_SOCKETS_A_PROCESS = 2_000  # see SOCKET_PROCESSES in shared.settings
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a server has to carry: so many sockets, and for so many seconds so many frames a second."""
+    """What a server has to carry: so many sockets, and for so many seconds so many frames a second.
+
+    `processes` of this service hold the sockets; as many as its settings recommend, if it is not said.
+    """
 
     sockets: int
     rate: int
     seconds: int
+    processes: int | None = None
+
+    @property
+    def socket_processes(self) -> int:
+        """How many it is to start."""
+        recommended = min(-(-self.sockets // _SOCKETS_A_PROCESS), os.cpu_count() or 1)
+        return self.processes or max(1, recommended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +143,14 @@ class Cast:
 
 
 @contextmanager
-def opened(server: Server, load: Load, processes: int, program: Path) -> Iterator[Cast]:
+def opened(server: Server, load: Load, program: Path) -> Iterator[Cast]:
     """A server with its sockets open, before the first frame; `program` is the load client. Raises TrialFailed."""
     with ExitStack() as stack:
         here = stack.enter_context(directory())
         # A peer has a connection for each socket.
         redis_url, redis = stack.enter_context(redis_server(here, "--maxclients", str(load.sockets + 200)))
         publisher, told = stack.enter_context(publishing(server.publish_to, load, redis_url, here))
-        stage = Stage(free_port(), redis_url, load.sockets, processes, here)
+        stage = Stage(free_port(), redis_url, load.sockets, load.socket_processes, here)
         command, its_environment = server.start(stage)
         pid = stack.enter_context(http_server(command, its_environment, here, stage.port, server.ready_path))
         time.sleep(_SETTLE_SECONDS)
@@ -150,9 +162,9 @@ def opened(server: Server, load: Load, processes: int, program: Path) -> Iterato
         yield Cast(stage, pid, redis, publisher, client, told["path"], count, kib)
 
 
-def run_trial(server: Server, load: Load, processes: int, program: Path) -> Figures:
+def run_trial(server: Server, load: Load, program: Path) -> Figures:
     """Measure once; nothing is left running. Raises TrialFailed."""
-    with opened(server, load, processes, program) as cast:
+    with opened(server, load, program) as cast:
         idle = cpu_seconds(cast.server)
         time.sleep(_IDLE_SECONDS)
         idle = cpu_seconds(cast.server) - idle

@@ -15,6 +15,7 @@ _RECONNECT_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
 _AWAY_AFTER = 3
 _SILENT = "The service does not answer."
+_ANEW = "Redis has lost its newest events, so all that is kept comes again."
 _CODE_BYTES = 2  # of a Close frame: RFC 6455, section 5.5.1
 
 
@@ -32,6 +33,10 @@ class Unreachable(Exception):
 
 class _Closed(Exception):
     """The service has closed the socket; its own words, if it had any."""
+
+
+class _Lost(Exception):
+    """The service has lost events that were seen here already, so their ids mean others now."""
 
 
 class Client:
@@ -60,7 +65,8 @@ class Client:
     ) -> Iterator[dict[str, Any]]:
         """Each event of a run after `since`, once and in order, up to `complete`; reconnects as often as it takes.
 
-        `away` is told why, once each time that coming back does not work at once.
+        `away` is told why, once each time that coming back does not work at once. When the service has lost events
+        that were seen here, it is told that, and all that is kept comes again, from the first.
         """
         failures = 0
         while True:
@@ -78,6 +84,9 @@ class Client:
                 why = self._why(run_id)
             except _Closed as closed:
                 why = str(closed)
+            except _Lost:
+                since = 0
+                away(_ANEW)
             except (websocket.WebSocketException, OSError):
                 pass
             failures += 1
@@ -98,8 +107,12 @@ class Client:
             while True:
                 opcode, data = socket.recv_data()
                 if opcode == websocket.ABNF.OPCODE_CLOSE:
-                    raise _Closed(data[_CODE_BYTES:].decode(errors="replace") or _SILENT)
-                yield orjson.loads(data)
+                    reason = data[_CODE_BYTES:].decode(errors="replace")
+                    raise _Lost if "since=0" in reason else _Closed(reason or _SILENT)
+                frame = orjson.loads(data)
+                if frame["id"] is None and frame["data"].get("last_id", since) < since:
+                    raise _Lost
+                yield frame
 
     def _why(self, run_id: str) -> str:
         try:

@@ -118,6 +118,19 @@ def test_the_page_comes_back_by_itself_and_shows_no_line_twice(own_service: Any,
     assert shown[-1] == lines
 
 
+def test_the_page_begins_anew_when_redis_has_lost_what_it_shows(own_service: Any, page: Page, counting: str) -> None:
+    """As when its machine dies: ids mean other events then. In the end the page has every line once."""
+    run_id = own_service.submit(counting, parameters={"lines": 300})
+    page.goto(f"{own_service.url}/#run={run_id}")
+    page.locator("#log [data-line]", has_text="number 5").first.wait_for()
+    own_service.lose_newest()
+    status(page, "succeeded")
+    lines = len(own_service.lines(run_id))
+    expect(page.locator("#log-count")).to_have_attribute("data-count", str(lines))
+    shown = numbers(page)
+    assert shown == list(range(shown[0], lines + 1))
+
+
 def test_a_run_is_found_by_the_socket_s_name_for_it(service: Any, page: Page) -> None:
     """`?run_id=`, as at the socket, leads to the run; and nobody is told of a Job where runs are none."""
     run_id = service.submit("hello", parameters={"fast": True})

@@ -74,6 +74,12 @@ def _redis_restarted(number: int) -> Injection:
     return inject
 
 
+def _redis_loses(scene: Scene) -> None:
+    scene.service.lose_newest()
+    _wait_for_redis(scene)
+    scene.service.wait(lambda: all(viewer.began_anew for viewer in scene.viewers))
+
+
 def _redis_refuses(scene: Scene) -> None:
     with frozen(scene, [scene.service.pid]):  # which would start Redis again
         scene.signal(scene.pids("redis-server"), signal.SIGKILL)
@@ -366,6 +372,7 @@ FAULTS = [
     ),
     Fault("Redis restarted", _redis_restarted(signal.SIGTERM)),
     Fault("Redis killed", _redis_restarted(signal.SIGKILL)),
+    Fault("Redis loses its newest second", _redis_loses, loses_events=True),
     Fault("Redis refuses connections for 30 s", _redis_refuses),
     Fault("Redis cuts subscribers", _clients_cut("pubsub")),
     Fault("Redis cuts all other clients", _clients_cut("normal")),

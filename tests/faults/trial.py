@@ -83,6 +83,8 @@ class Fault:
     """Nothing is left that could tell the service with which code Nextflow ended."""
     takes_lines_along: bool = False
     """Lines that were printed and not yet written down go with it: what counts is what stands in the run's own file."""
+    loses_events: bool = False
+    """Events that viewers have seen are gone, and they begin anew when told so. It never comes at the start."""
     latest: float = 6.0
     """While the run starts it comes at most so many seconds after the submission."""
     needs_root: bool = False
@@ -219,11 +221,13 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
     scene.run_id = service.submit(scene.stage.pipeline, parameters=parameters)
     for number in range(VIEWERS):
         of_its_own = random.Random(rng.random())
-        viewer = Viewer(service.url, scene.run_id, of_its_own, restless=number == 0, follows=number == 1)
+        # One that happens to be away when events are lost may come back too late to be told.
+        restless = number == 0 and not fault.loses_events
+        viewer = Viewer(service.url, scene.run_id, of_its_own, restless=restless, follows=number == 1)
         viewer.start()
         scene.viewers.append(viewer)
     try:
-        if fault.before_log or turn == _AT_START:
+        if fault.before_log or (turn == _AT_START and not fault.loses_events):
             time.sleep(rng.uniform(0, fault.latest))
         else:
             scene.wait_for_line(rng.randint(1, _LINES_BEFORE))
@@ -327,6 +331,7 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
         verdict.count(viewer.numbers, expected)
         verdict.count(viewer.ids, range(1, last_id + 1))
         verdict.check(viewer.completes == [status], f"the run has {status}, and a viewer was told {viewer.completes}")
+        verdict.check(fault.loses_events or not viewer.began_anew, "a viewer was told that events are lost")
         verdict.check(viewer.came_back, "a viewer that came back after the end was not let in")
         verdict.check(viewer.without_id <= {"status"}, f"a viewer was told {viewer.without_id} without an id")
         for run_id, ids in viewer.of_others.items():

@@ -22,6 +22,8 @@ class Viewer(threading.Thread):
     One that `follows` comes without naming a run, and names it when it comes back. Until then it may be led on to
     the next ones: what it is told of those is in `of_others`.
 
+    When it is told that events are lost that it has seen, it forgets all and begins anew with `since=0`.
+
     After `complete` each stays for a second, comes back once with its last id, and stays for a second more, so that
     whatever comes after the end is in `ids` and `completes` too.
     """
@@ -44,6 +46,7 @@ class Viewer(threading.Thread):
         self.arrivals: list[tuple[float, float]] = []
         """For each numbered line: when it was printed, and when it was here (seconds since 1970)."""
         self.completed_at: float | None = None
+        self.began_anew = 0
         self.came_back = False
         """Whether it has seen all that it wanted to."""
 
@@ -71,16 +74,24 @@ class Viewer(threading.Thread):
             while not self._given_up.is_set() and (left := leave_at - time.monotonic()) > 0:
                 socket.settimeout(min(left, 5))
                 try:
-                    message = socket.recv()
+                    opcode, message = socket.recv_data()
                 except websocket.WebSocketTimeoutException:
                     continue  # nothing to be told just now
-                if not message:
+                if opcode == websocket.ABNF.OPCODE_CLOSE:
+                    if b"since=0" in message:
+                        self._begin_anew()
+                        return
                     break
                 completes = len(self.completes)
                 self._take(json.loads(message))
                 if len(self.completes) > completes:
                     leave_at = time.monotonic() + _LINGER_SECONDS
         self.came_back = comes_back
+
+    def _begin_anew(self) -> None:
+        self.began_anew += 1
+        for seen in (self.ids, self.numbers, self.completes, self.arrivals):
+            seen.clear()
 
     def _patience(self) -> float:
         if self.completes:

@@ -1,9 +1,11 @@
 """Why a viewer in the terminal is not served just now, in the service's own words."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import websocket
 
@@ -61,6 +63,50 @@ def test_it_is_told_why(
     with pytest.raises(TimeoutError):
         next(client.follow("run-20260131-000000-abcdef12", away=told.append))
     assert told == [why]
+
+
+class Saying(Closing):
+    """A socket that says something first."""
+
+    def __init__(self, frames: list[dict[str, Any]], data: bytes) -> None:
+        super().__init__(data)
+        self._frames = iter(frames)
+
+    def recv_data(self) -> tuple[int, bytes]:
+        for frame in self._frames:
+            return websocket.ABNF.OPCODE_TEXT, orjson.dumps(frame)
+        return super().recv_data()
+
+
+def _event(number: int | None, kind: str = "log", **data: Any) -> dict[str, Any]:
+    return {"type": kind, "id": number, "data": data}
+
+
+@pytest.mark.parametrize("way", ["closed", "greeted"])
+def test_what_the_service_has_lost_is_told_anew(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """It says so as it closes, or is back with fewer events than were seen."""
+    lost = b"\x03\xf5Redis has lost its newest events. Connect again with since=0."
+    says = iter(
+        [
+            Saying([_event(None, last_id=2), _event(1), _event(2)], lost if way == "closed" else b""),
+            *([Saying([_event(None, last_id=1)], b"")] if way == "greeted" else []),
+            Saying([_event(None, last_id=1), _event(1), _event(2, "complete")], b""),
+        ]
+    )
+    asked: list[str] = []
+
+    def connect(url: str, **_: Any) -> Saying:
+        asked.append(url.partition("since=")[2])
+        return next(says)
+
+    monkeypatch.setattr(websocket, "create_connection", connect)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    told: list[str] = []
+    client = Client("http://127.0.0.1:1", None)
+    frames = list(client.follow("run-20260131-000000-abcdef12", away=told.append))
+    assert [frame["id"] for frame in frames if frame["id"]] == [1, 2, 1, 2]
+    assert asked == (["0", "0"] if way == "closed" else ["0", "2", "0"])
+    assert told == ["Redis has lost its newest events, so all that is kept comes again."]
 
 
 @pytest.mark.parametrize(("status", "passing"), [(429, True), (502, True), (500, True), (404, False), (422, False)])

@@ -39,7 +39,7 @@ export class Watch {
     this.#stream = new Stream({
       address: () => this.#address(),
       onFrame: (frame) => this.#frame(frame),
-      onState: tell.onState,
+      onState: (state) => this.#state(state),
     });
   }
 
@@ -82,7 +82,24 @@ export class Watch {
     if (this.#askedSince > 0) this.#stream.reopen();
   }
 
+  #state(state) {
+    if (state.reason?.includes("since=0")) this.#beginAnew();
+    this.#tell.onState(state);
+  }
+
+  /** The service has lost events that are shown here, and their ids mean others now. */
+  #beginAnew() {
+    if (!this.run) return;
+    this.run = new Run(this.run.id);
+    this.#tell.onRun(this.run);
+  }
+
   #takeSnapshot(data) {
+    if (data.last_id < this.run.lastId) {
+      this.#beginAnew();
+      this.#stream.reopen();
+      return;
+    }
     this.run.snapshot(data);
     if (data.first_id > this.run.lastId + 1) {
       this.run.lastId = data.first_id - 1;

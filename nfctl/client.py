@@ -10,6 +10,8 @@ import httpx
 import orjson
 import websocket
 
+from shared.runs import RunStatus
+
 API = "/api/v1/pipeline"
 _RECONNECT_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
@@ -37,6 +39,12 @@ class _Closed(Exception):
 
 class _Lost(Exception):
     """The service has lost events that were seen here already, so their ids mean others now."""
+
+
+def _without(greeting: dict[str, Any], since: int) -> bool:
+    """Whether the service is back without that event: its run goes on, or has even ended, before it was there."""
+    last_id: int = greeting.get("last_id", since + 1)
+    return last_id < since or (0 < since == last_id and RunStatus(greeting["status"]).final)
 
 
 class Client:
@@ -110,7 +118,7 @@ class Client:
                     reason = data[_CODE_BYTES:].decode(errors="replace")
                     raise _Lost if "since=0" in reason else _Closed(reason or _SILENT)
                 frame = orjson.loads(data)
-                if frame["id"] is None and frame["data"].get("last_id", since) < since:
+                if frame["id"] is None and _without(frame["data"], since):
                     raise _Lost
                 yield frame
 

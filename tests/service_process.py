@@ -160,6 +160,7 @@ class Service:
         kept = file.stat().st_size
         time.sleep(seconds)
         os.kill(server, signal.SIGSTOP)
+        self.wait(lambda: _read(Path(f"/proc/{server}/stat")).rpartition(b") ")[2].startswith(b"T"))
         os.truncate(file, kept)
         os.kill(server, signal.SIGKILL)
 

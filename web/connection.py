@@ -27,6 +27,8 @@ _MESSAGES_A_MINUTE = 120
 _READ_BYTES = 4_096
 _READS_AT_END = 64
 _PING = b"\x89\x00"  # RFC 6455, section 5.5.2
+_PONG = b"\x8a\x80"  # section 5.5.3; from a client a mask of four bytes follows
+_PONG_BYTES = 6
 # gevent's own would wait, and keeps two watchers.
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 _log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Connection:
         "_ended",
         "_heard_at",
         "_protocol",
+        "_silent",
         "_size",
         "_sock",
         "_watcher",
@@ -55,6 +58,8 @@ class Connection:
         self._sock = sock
         self._protocol = protocol
         self._answered = True
+        # Until it has said anything but that, so that no frame can have come in part.
+        self._silent = True
         self._closing = self._ended = False
         self._size = 0
         self._allowance, self._heard_at = float(_MESSAGES_A_MINUTE), time.monotonic()
@@ -96,13 +101,26 @@ class Connection:
         self.outbox.send(goodbye, last=True)
 
     def _readable(self) -> None:
-        """Called by the event loop itself, where nothing may wait."""
-        self._watcher.stop()
-        gevent.spawn(self._hear)
+        """Called by the event loop itself, where nothing may wait.
 
-    def _hear(self) -> None:
+        Of thousands most will only ever answer pings, and that is seen here.
+        """
         try:
-            goes_on = self._read()
+            data = self._sock.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # the client is gone
+            data = b""
+        if self._silent and len(data) == _PONG_BYTES and data.startswith(_PONG):
+            self._answered = True
+            return
+        self._silent = False
+        self._watcher.stop()
+        gevent.spawn(self._hear, data)
+
+    def _hear(self, data: bytes) -> None:
+        try:
+            goes_on = self._take_in(data)
         except OSError:  # the client is gone
             goes_on = False
         except Exception:  # after the handshake no HTTP answer can be given, so the socket must say it
@@ -114,12 +132,8 @@ class Connection:
         else:
             self._end()
 
-    def _read(self) -> bool:
+    def _take_in(self, data: bytes) -> bool:
         """Take in what has come; returns whether more may. Raises OSError."""
-        try:
-            data = self._sock.recv(_READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return True
         if not data or self._closing:
             return bool(data)
         with suppress(LocalProtocolError):  # it came after a goodbye

@@ -39,7 +39,7 @@ _PIECE_BYTES = 131_072
 _GATHER_SHARE = 4.0
 _GATHER_SECONDS = 0.05
 # How many sockets are written to before others in this process may go on.
-_TURN = 100
+_TURN = 200
 _CATCH_UP_BYTES = 524_288
 _PULSE_SECONDS = 0.5
 _REREAD_SECONDS = 1.0
@@ -171,6 +171,9 @@ class Hub:
         if viewer.run_id is None:
             return 0, b""
         [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
+        if last_id < viewer.cursor and viewer.tell_anew is None:
+            viewer.close(1013, _LOST)
+            raise Stalled
         while viewer.cursor < last_id:
             page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
             if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
@@ -290,23 +293,34 @@ class Hub:
     def _reread(self) -> None:
         if not self._viewers:  # whoever comes asks by itself
             return
-        self.notice()
         with self._lock:  # where each stood before Redis was asked: another thread may deliver meanwhile, see `notice`
             stood = {run_id: (one, one.cursor, one.last) for run_id, one in self._channels.items() if run_id}
         kept = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
         for (channel, cursor, last), (last_id, found) in zip(stood.values(), kept, strict=True):
-            # Redis has come back without its newest events, and ids begin again where it is, or did so already.
-            if 0 < last_id < cursor or (last and found and text_frame(found) != last):
-                self._let_go(channel, _LOST)
+            if _is_lost(cursor, last, last_id, found):
+                self._lose(channel)
             elif last_id > channel.cursor:
                 self._read_on(channel)
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
+        self.notice()  # at last: who follows is led on from the end of a run as it is now
+
+    def _lose(self, channel: Channel) -> None:
+        """Redis has lost events that viewers of a run have seen: each begins anew, also those that are catching up."""
+        self._let_go(channel, _LOST)
+        with self._lock:
+            others = [one for one in self._viewers if one.run_id == channel.run_id and one.tell_anew is None]
+        for viewer in others:
+            viewer.close(1013, _LOST)
 
     def _read_on(self, channel: Channel) -> None:
-        while channel.run_id is not None:
-            page = self._feed.read(channel.run_id, channel.cursor, _PAGE)
-            if not page:
-                return
+        if channel.run_id is None:
+            return
+        with self._lock:
+            cursor, last = channel.cursor, channel.last
+        if _is_lost(cursor, last, *self._feed.peek([(channel.run_id, cursor)])[0]):
+            self._lose(channel)
+            return
+        while page := self._feed.read(channel.run_id, channel.cursor, _PAGE):
             if page[0][0] > channel.cursor + 1:
                 self._let_go(channel, TOO_SLOW)
                 return
@@ -413,27 +427,35 @@ class Hub:
         data = {"status": "keep-alive", "connected_clients": self._told_viewers, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))
-        for viewer in self._in_turns():
-            _offer(viewer, frame)
+        for viewers in self._in_turns():
+            taken = offer_at_once([viewer.outbox for viewer in viewers], frame)
+            for viewer, took in zip(viewers, taken, strict=True):
+                if not took:
+                    _offer(viewer, frame)
 
     def _ping(self) -> None:
-        for viewer in self._in_turns():
-            viewer.ping()
+        for viewers in self._in_turns():
+            for viewer in viewers:
+                viewer.ping()
 
-    def _in_turns(self) -> Iterator[Viewer]:
-        """All viewers; others in this process may go on in between."""
+    def _in_turns(self) -> Iterator[list[Viewer]]:
+        """All viewers, some at a time; others in this process may go on in between."""
         with self._lock:
             viewers = list(self._viewers)
-        for number, viewer in enumerate(viewers, start=1):
-            yield viewer
-            if number % _TURN == 0:
-                time.sleep(0)
+        for start in range(0, len(viewers), _TURN):
+            yield viewers[start : start + _TURN]
+            time.sleep(0)
 
     def _close_all(self, code: int, reason: str) -> None:
         with self._lock:
             viewers = list(self._viewers)
         for viewer in viewers:
             viewer.close(code, reason)
+
+
+def _is_lost(cursor: int, last: bytes, last_id: int, found: bytes | None) -> bool:
+    """Whether Redis is back without that event, and ids begin again where it is, or have done so already."""
+    return last_id < cursor or (bool(last) and found is not None and text_frame(found) != last)
 
 
 def _pieces(frames: Page) -> Iterator[Page]:

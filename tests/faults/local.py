@@ -74,10 +74,12 @@ def _redis_restarted(number: int) -> Injection:
     return inject
 
 
-def _redis_loses(scene: Scene) -> None:
+def _redis_loses(scene: Scene) -> float:
     scene.service.lose_newest()
     _wait_for_redis(scene)
+    over = time.time()
     scene.service.wait(lambda: all(viewer.began_anew for viewer in scene.viewers))
+    return over
 
 
 def _redis_refuses(scene: Scene) -> None:

@@ -331,7 +331,8 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
         verdict.count(viewer.numbers, expected)
         verdict.count(viewer.ids, range(1, last_id + 1))
         verdict.check(viewer.completes == [status], f"the run has {status}, and a viewer was told {viewer.completes}")
-        verdict.check(fault.loses_events or not viewer.began_anew, "a viewer was told that events are lost")
+        times = viewer.began_anew
+        verdict.check(times == fault.loses_events, f"a viewer was told {times} times that events are lost")
         verdict.check(viewer.came_back, "a viewer that came back after the end was not let in")
         verdict.check(viewer.without_id <= {"status"}, f"a viewer was told {viewer.without_id} without an id")
         for run_id, ids in viewer.of_others.items():

@@ -516,7 +516,7 @@ def test_a_viewer_whose_client_is_gone_disturbs_nobody(talk: Talk, watch: Watch,
 def test_an_id_not_reached_yet_is_waited_for(talk: Talk, watch: Watch, eventually: Eventually) -> None:
     """Who asks for what comes after a later event than the last gets that, and nothing before."""
     run_id = talk.begin()
-    early, late = watch(run_id), watch(run_id, cursor=3)
+    early, late = watch(run_id), watch(run_id, cursor=3, tell_anew=lambda _: None)
     for _ in range(4):
         talk.say("one")
     eventually(lambda: early.ids(run_id) == [1, 2, 3, 4, 5])
@@ -610,6 +610,47 @@ def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
         lost.execute()
     eventually(lambda: watcher.closed)
     assert watcher.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
+
+
+def test_one_that_catches_up_is_told_of_a_loss_too(
+    talk: Talk, watch: Watch, redis: Client, eventually: Eventually
+) -> None:
+    """It has been sent what Redis lost, and would take what comes under the same ids for that."""
+    run_id = talk.begin()
+    talk.say("one")
+    before = redis.dump(keys.run(run_id))
+    talk.say("two", "three")
+    watcher = watch(run_id)
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4])
+    with redis.pipeline(transaction=True) as lost:
+        lost.restore(keys.run(run_id), 0, before, replace=True)
+        lost.xdel(keys.events(run_id), 3, 4)
+        lost.execute()
+    back = watch(run_id, cursor=4)
+    eventually(lambda: back.closed)
+    assert back.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
+
+
+def test_a_loss_is_told_before_another_run_is_followed(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually
+) -> None:
+    """The run has gone on and ended, and the next one begun, by the time that the hub looks."""
+    first = talk.begin()
+    talk.say("one")
+    watcher = watch()
+    before = {key: redis.dump(key) for key in (keys.run(first), keys.events(first))}
+    talk.say("two", "three")
+    eventually(lambda: watcher.ids(first) == [1, 2, 3, 4] and watcher.viewer in hub._live(first))
+    with redis.pipeline(transaction=True) as lost:
+        for key, value in before.items():
+            lost.restore(key, 0, value, replace=True)
+        for number in (3, 4, 5):
+            lost.xadd(keys.events(first), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
+        lost.hset(keys.run(first), "seq", 5)
+        lost.set(keys.ACTIVE, "run-20260131-000000-abcdef12")
+        lost.execute()
+    hub.notice()
+    assert watcher.closed[:1] == [(1013, "Redis has lost its newest events. Connect again with since=0.")]
 
 
 class Interrupted(Feed):
@@ -809,9 +850,9 @@ def test_what_is_delivered_while_redis_is_asked_is_no_loss(
     def slowly(places: list[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
         found = ask(places)
         if not asked.is_set():
+            asked.set()
             talk.say("meanwhile")
             hub._read_on(hub._channels[run_id])
-            asked.set()
         return found
 
     monkeypatch.setattr(feed, "peek", slowly)

@@ -82,14 +82,15 @@ def _event(number: int | None, kind: str = "log", **data: Any) -> dict[str, Any]
     return {"type": kind, "id": number, "data": data}
 
 
-@pytest.mark.parametrize("way", ["closed", "greeted"])
+@pytest.mark.parametrize("way", ["closed", "greeted", "ended"])
 def test_what_the_service_has_lost_is_told_anew(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """It says so as it closes, or is back with fewer events than were seen."""
+    """It says so as it closes, is back with fewer events than were seen, or with another end than that."""
     lost = b"\x03\xf5Redis has lost its newest events. Connect again with since=0."
     says = iter(
         [
             Saying([_event(None, last_id=2), _event(1), _event(2)], lost if way == "closed" else b""),
-            *([Saying([_event(None, last_id=1)], b"")] if way == "greeted" else []),
+            *([Saying([_event(None, last_id=1, status="running")], b"")] if way == "greeted" else []),
+            *([Saying([_event(None, last_id=2, status="failed")], b"")] if way == "ended" else []),
             Saying([_event(None, last_id=1), _event(1), _event(2, "complete")], b""),
         ]
     )

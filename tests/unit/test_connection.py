@@ -101,6 +101,33 @@ def test_who_answers_pings_stays(pair: Pair) -> None:
         gevent.sleep(0.05)
 
 
+@pytest.mark.parametrize("before", [b"", b"\x81\x82\0\0\0\0ok"])
+def test_a_pong_may_come_in_pieces_or_after_other_words(pair: Pair, before: bytes) -> None:
+    """It is read as the protocol has it then."""
+    connection, client = pair
+    connection.ping()
+    for piece in (before + b"\x8a", b"\x80abcd"):
+        assert not connection._answered
+        client.wire.sendall(piece)
+        gevent.sleep(0.05)
+    assert connection._answered
+
+
+def test_what_looks_like_a_pong_in_the_middle_of_a_frame_is_none(pair: Pair) -> None:
+    """It is the rest of a message that comes in two pieces: `aaxx` over and over, as its mask makes it."""
+    connection, client = pair
+    connection.ping()
+    mask = bytes((0x8A ^ ord("a"), 0x80 ^ ord("a"), 0, 0))
+    client.wire.sendall(b"\x81\xea" + mask + b"\x8a\x80xx" * 25)
+    gevent.sleep(0.05)
+    client.wire.sendall(b"\x8a\x80xx\x8a\x80")
+    gevent.sleep(0.05)
+    assert not connection._answered
+    client.say(CloseConnection(1000, "bye"))
+    assert isinstance(client.next(), Ping)
+    assert closed(client) == (1000, "bye")
+
+
 def test_who_does_not_answer_a_ping_is_closed(pair: Pair) -> None:
     """At the second ping, with a reason."""
     connection, client = pair

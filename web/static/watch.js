@@ -1,6 +1,6 @@
 /** One view: the active run and those that follow it, or one run of the past. */
 
-import { Run } from "./run.js";
+import { Run, isFinal } from "./run.js";
 import { Stream } from "./stream.js";
 
 const PAGE = 500;
@@ -20,6 +20,8 @@ export class Watch {
   #askedSince = 0;
   #past = new Set();
   #stopped = false;
+  /** The service has lost events that are shown here, and their ids mean others now: all that it keeps comes again. */
+  #anew = false;
 
   /**
    * @param {import("./api.js").Api} api
@@ -59,7 +61,7 @@ export class Watch {
 
   async #address() {
     if (this.#pinned && this.run?.complete) return null;
-    this.#askedSince = this.run?.lastId ?? 0;
+    this.#askedSince = this.#anew ? 0 : (this.run?.lastId ?? 0);
     return this.#api.streamUrl(this.#pinned, this.#askedSince);
   }
 
@@ -83,22 +85,26 @@ export class Watch {
   }
 
   #state(state) {
-    if (state.reason?.includes("since=0")) this.#beginAnew();
+    if (state.reason?.includes("since=0")) this.#anew = true;
     this.#tell.onState(state);
   }
 
-  /** The service has lost events that are shown here, and their ids mean others now. */
-  #beginAnew() {
-    if (!this.run) return;
-    this.run = new Run(this.run.id);
-    this.#tell.onRun(this.run);
+  /** Whether the service is back without an event that is shown here. */
+  #isLost({ last_id, status }) {
+    const { lastId, complete } = this.run;
+    return last_id < lastId || (last_id === lastId && lastId > 0 && isFinal(status) && !complete);
   }
 
   #takeSnapshot(data) {
-    if (data.last_id < this.run.lastId) {
-      this.#beginAnew();
+    if (!this.#anew && this.#isLost(data)) {
+      this.#anew = true;
       this.#stream.reopen();
       return;
+    }
+    if (this.#anew) {
+      this.#anew = false;
+      this.run = new Run(this.run.id);
+      this.#tell.onRun(this.run);
     }
     this.run.snapshot(data);
     if (data.first_id > this.run.lastId + 1) {

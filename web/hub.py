@@ -36,7 +36,7 @@ _GATHER_MOST = 200
 _PIECE_BYTES = 131_072
 # After a delivery the next one waits some times as long as that took: what comes meanwhile shares a write. With few
 # viewers that is no time at all, with thousands it is what keeps the process free for everything else.
-_GATHER_SHARE = 4.0
+_GATHER_SHARE = 3.0
 _GATHER_SECONDS = 0.05
 # How many sockets are written to before others in this process may go on.
 _TURN = 200

@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from bench.caller import API, Caller
@@ -60,8 +61,8 @@ def measure(sizes: Sizes) -> list[Section]:
                 say(f"{scene}: {one.rates[-1]:,.0f} lines/s, {one.sent_away} sent away")
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
-        f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took {one.cpu[0]:.2f} "
-        f"processors. Closed with 1013 or cut, and came again: {one.sent_away} times a viewer, {one.joined_again} "
+        f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took "
+        f"{median(one.cpu):.2f} processors. Closed with 1013 or cut, and came again: {one.sent_away} times a viewer, {one.joined_again} "
         f"times one of the {len(one.seconds[_JOINED])} that joined."
         for scene, one in found.items()
     ]

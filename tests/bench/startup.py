@@ -27,13 +27,13 @@ _SETTLE_SECONDS = 10
 _FEW = 4
 _CELERY = (sys.executable, "-m", "celery", "-A", "bench.peers.bare_celery", "--skip-checks")
 _WORKER = (*_CELERY, "worker", "--without-mingle", "--without-gossip", "-P", "prefork", "-c", "1")
-_GUNICORN = (sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "3", "--no-control-socket")
+_GUNICORN = (sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", "--no-control-socket")
 _PROGRAMS = {
     "nfctl up": "bare Python",
     "redis-server": "bare redis-server",
     "worker@": "bare Celery worker",
     "worker.reconciler": "bare Python",
-    "gunicorn": "bare gunicorn, gevent, 3 workers",
+    "gunicorn": "bare gunicorn, gevent, 2 workers",
     "flower": "Flower of that worker",
 }
 _NOTE = (
@@ -160,7 +160,7 @@ def _peers() -> Iterator[Mapping[str, Sequence[int]]]:
             "bare Python": [python],
             "bare redis-server": [redis],
             "bare Celery worker": family(worker),
-            "bare gunicorn, gevent, 3 workers": family(web),
+            "bare gunicorn, gevent, 2 workers": family(web),
             "Flower of that worker": family(flower),
         }
 

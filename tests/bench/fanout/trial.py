@@ -59,6 +59,7 @@ class Figures:
     machine used meanwhile: with much of it, latencies say little.
     """
 
+    wanted: int
     opened: int
     alive: int
     deliveries: int
@@ -81,8 +82,8 @@ class Figures:
 
     @property
     def whole(self) -> bool:
-        """Whether each frame came once and in order to each socket, and all are alive."""
-        return not (self.lost or self.doubled or self.disordered) and self.alive == self.opened
+        """Whether each frame came once and in order to each socket, and as many as were wanted are alive."""
+        return not (self.lost or self.doubled or self.disordered) and self.alive == self.opened == self.wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ def run_trial(server: Server, load: Load, program: Path) -> Figures:
         seconds = time.monotonic() - began
         used = [after - earlier for after, earlier in zip(cast.cpu(), before, strict=True)]
         kernel = kernel_seconds(cast.server) - kernel
-        return _figures(cast.report(), sent, used, kernel, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
+        return _figures(load.sockets, cast.report(), sent, used, kernel, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
 
 
 @contextmanager
@@ -187,6 +188,7 @@ def publishing(to: str, load: Load, redis_url: str, here: Path) -> Iterator[tupl
 
 
 def _figures(
+    wanted: int,
     report: dict[str, Any],
     sent: dict[str, Any],
     used: list[float],
@@ -198,6 +200,7 @@ def _figures(
     server, redis, client, publisher, machine = used
     deliveries = report["deliveries"]
     return Figures(
+        wanted=wanted,
         opened=report["opened"],
         alive=report["alive"],
         deliveries=deliveries,

@@ -62,8 +62,8 @@ def measure(sizes: Sizes) -> list[Section]:
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
         f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took "
-        f"{median(one.cpu):.2f} processors. Closed with 1013 or cut, and came again: {one.sent_away} times a viewer, {one.joined_again} "
-        f"times one of the {len(one.seconds[_JOINED])} that joined."
+        f"{median(one.cpu):.2f} processors. Closed with 1013 or cut, and came again: {one.sent_away} times a viewer, "
+        f"{one.joined_again} times one of the {len(one.seconds[_JOINED])} that joined."
         for scene, one in found.items()
     ]
     notes.append("Default retention. Whoever read saw each event once and in order, from where the first frame said.")

@@ -171,7 +171,7 @@ class Hub:
         if viewer.run_id is None:
             return 0, b""
         [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
-        if last_id < viewer.cursor and viewer.tell_anew is None:
+        if 0 < last_id < viewer.cursor and viewer.tell_anew is None:
             viewer.close(1013, _LOST)
             raise Stalled
         while viewer.cursor < last_id:
@@ -308,7 +308,7 @@ class Hub:
         """Redis has lost events that viewers of a run have seen: each begins anew, also those that are catching up."""
         self._let_go(channel, _LOST)
         with self._lock:
-            others = [one for one in self._viewers if one.run_id == channel.run_id and one.tell_anew is None]
+            others = [one for one in self._viewers if one.run_id == channel.run_id and one.cursor and not one.tell_anew]
         for viewer in others:
             viewer.close(1013, _LOST)
 
@@ -454,8 +454,11 @@ class Hub:
 
 
 def _is_lost(cursor: int, last: bytes, last_id: int, found: bytes | None) -> bool:
-    """Whether Redis is back without that event, and ids begin again where it is, or have done so already."""
-    return last_id < cursor or (bool(last) and found is not None and text_frame(found) != last)
+    """Whether Redis is back without that event, and ids begin again where it is, or have done so already.
+
+    A run without any event is one whose time has ended.
+    """
+    return 0 < last_id < cursor or (bool(last) and found is not None and text_frame(found) != last)
 
 
 def _pieces(frames: Page) -> Iterator[Page]:

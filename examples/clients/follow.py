@@ -52,14 +52,16 @@ def frames(stream: str) -> Iterator[dict[str, Any]]:
             socket = websocket.create_connection(f"{stream}&since={since}", header=HEADERS, timeout=SILENCE)
             while (message := socket.recv_data())[0] != websocket.ABNF.OPCODE_CLOSE:
                 frame = json.loads(message[1])
-                if frame["data"].get("last_id", since) < since:  # the service has lost events that were seen here
-                    since = 0
+                last_id, status = frame["data"].get("last_id"), frame["data"].get("status")
+                ended_otherwise = last_id == since > 0 and status in ("succeeded", "failed", "cancelled")
+                if last_id is not None and (last_id < since or ended_otherwise):
+                    since = 0  # the service has lost events that were seen here: all that it keeps comes again
                     break
                 if frame["data"].get("first_id", 0) > since + 1:
                     say("some events before this are no longer kept")
                 since, pause = frame["id"] or since, 1  # a snapshot and a keep-alive have no id
                 yield frame
-            if b"since=0" in message[1]:  # it has lost them just now: all that it keeps comes again
+            if b"since=0" in message[1]:  # it has lost them just now
                 since = 0
             say(f"the connection was closed; trying again in {pause} s")
         except (websocket.WebSocketException, OSError) as error:

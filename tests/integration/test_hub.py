@@ -631,6 +631,24 @@ def test_one_that_catches_up_is_told_of_a_loss_too(
     assert back.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
 
 
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_run_whose_time_ends_is_no_loss(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, follows: bool
+) -> None:
+    """Its viewers stay, and who follows is led on."""
+    first = talk.begin()
+    talk.end()
+    hub.notice()
+    watcher = watch(None if follows else first)
+    eventually(lambda: watcher.ids(first) == [1, 2, 3] and watcher.viewer in hub._live(first))
+    redis.delete(keys.run(first), keys.events(first))
+    hub._reread()
+    second = talk.begin()
+    hub.notice()
+    eventually(lambda: watcher.ids(second) == [1] * follows)
+    assert watcher.closed == []
+
+
 def test_a_loss_is_told_before_another_run_is_followed(
     hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually
 ) -> None:

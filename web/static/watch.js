@@ -60,7 +60,7 @@ export class Watch {
   }
 
   async #address() {
-    if (this.#pinned && this.run?.complete) return null;
+    if (this.#pinned && this.run?.complete && !this.#anew) return null;
     this.#askedSince = this.#anew ? 0 : (this.run?.lastId ?? 0);
     return this.#api.streamUrl(this.#pinned, this.#askedSince);
   }
@@ -133,6 +133,7 @@ export class Watch {
   }
 
   #adopt(runId) {
+    this.#anew = false;
     if (this.run) this.#past.add(this.run.id);
     this.run = new Run(runId);
     this.#tell.onRun(this.run);

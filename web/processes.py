@@ -49,6 +49,17 @@ class Handover:
         return self._ends[1].dup()
 
 
+class _Door(StreamServer):
+    """Serves a port, and before that is closed also those whom only the kernel has let in, or it would reset them."""
+
+    max_accept = 1
+
+    def close(self) -> None:
+        while not (self.closed or self.full()) and (accepted := self.do_read()) is not None:
+            self.do_handle(*accepted)
+        super().close()
+
+
 class _Arrivals(StreamServer):
     """Serves connections that come out of a queue, one at a time, so that whoever has least to do takes most."""
 
@@ -89,6 +100,10 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
             self._giving = self.handover.giving()
             super().run()
         self._wait_for_sockets()
+
+    def server_class(self, listener: Any, *, spawn: Pool, **_: Any) -> StreamServer:
+        """What gunicorn serves a port with."""
+        return _Door(listener, handle=partial(self.handle, listener), spawn=spawn)
 
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Serve one connection, or hand it over."""

@@ -590,6 +590,15 @@ def test_a_redis_that_lost_its_newest_events_is_told(
     eventually(lambda: back.ids(run_id) == [1, 2, 3])
 
 
+def set_back_and_go_on(redis: Client, run_id: str, before: dict[str, bytes]) -> None:
+    """The run is as it was, with two events, and then told of three others."""
+    for key, value in before.items():
+        redis.restore(key, 0, value, replace=True)
+    for number in (3, 4, 5):
+        redis.xadd(keys.events(run_id), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
+    redis.hset(keys.run(run_id), "seq", 5)
+
+
 def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
     talk: Talk, watch: Watch, redis: Client, eventually: Eventually
 ) -> None:
@@ -601,11 +610,7 @@ def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
     talk.say("two", "three")
     eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4])
     with redis.pipeline(transaction=True) as lost:
-        for key, value in before.items():
-            lost.restore(key, 0, value, replace=True)
-        for number in (3, 4, 5):
-            lost.xadd(keys.events(run_id), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
-        lost.hset(keys.run(run_id), "seq", 5)
+        set_back_and_go_on(lost, run_id, before)
         lost.client_kill_filter(_type="pubsub")
         lost.execute()
     eventually(lambda: watcher.closed)
@@ -660,11 +665,7 @@ def test_a_loss_is_told_before_another_run_is_followed(
     talk.say("two", "three")
     eventually(lambda: watcher.ids(first) == [1, 2, 3, 4] and watcher.viewer in hub._live(first))
     with redis.pipeline(transaction=True) as lost:
-        for key, value in before.items():
-            lost.restore(key, 0, value, replace=True)
-        for number in (3, 4, 5):
-            lost.xadd(keys.events(first), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
-        lost.hset(keys.run(first), "seq", 5)
+        set_back_and_go_on(lost, first, before)
         lost.set(keys.ACTIVE, "run-20260131-000000-abcdef12")
         lost.execute()
     hub.notice()

@@ -432,8 +432,9 @@ def _submit(scene: Scene) -> str:
 
 
 def _cancel(scene: Scene, run_id: str | None) -> bool:
-    """Cancel that run, or whatever is active; returns whether it was taken."""
-    answer = scene.service.client.call("DELETE", "/cancel", params={"run_id": run_id} if run_id else {})
+    """Cancel that run, or whatever is active, on a connection of its own; returns whether it was taken."""
+    with closing(HTTPConnection("127.0.0.1", scene.service.port, timeout=60)) as door:
+        answer = _answer(door, "DELETE", f"/cancel?run_id={run_id}" if run_id else "/cancel")
     if answer["cancelled"]:
         scene.cancelled.add(answer["run_id"])
     return bool(answer["cancelled"])

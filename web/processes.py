@@ -18,6 +18,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
+from web.door import Door
 from web.hub import Hub
 from web.problems import PROBLEM_TYPE, RETRY_SECONDS, problem
 from web.status import stream_url
@@ -47,17 +48,6 @@ class Handover:
     def taking(self) -> socket.socket:
         """The end where they come out, opened for one process."""
         return self._ends[1].dup()
-
-
-class _Door(StreamServer):
-    """Serves a port, and before that is closed also those whom only the kernel has let in, or it would reset them."""
-
-    max_accept = 1
-
-    def close(self) -> None:
-        while not (self.closed or self.full()) and (accepted := self.do_read()) is not None:
-            self.do_handle(*accepted)
-        super().close()
 
 
 class _Arrivals(StreamServer):
@@ -103,7 +93,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
 
     def server_class(self, listener: Any, *, spawn: Pool, **_: Any) -> StreamServer:
         """What gunicorn serves a port with."""
-        return _Door(listener, handle=partial(self.handle, listener), spawn=spawn)
+        return Door(listener, handle=partial(self.handle, listener), spawn=spawn)
 
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Serve one connection, or hand it over."""

@@ -1,0 +1,126 @@
+"""The web server's port: nobody who was let in is cut off, whether the service stops or replaces its processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import gevent
+import httpx
+import pytest
+from ports import free_port
+
+from web import door
+
+T = Callable[..., object]
+_ASK = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+_COMERS = 3
+_on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps somebody out without a word")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """gunicorn as the service starts it, without a Redis, and its port."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PORT": str(port),
+        "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "DATA_DIR": str(tmp_path),
+    }
+    with (tmp_path / "web.log").open("wb") as log:
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"]
+        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        yield process, port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def test_whoever_is_let_in_is_answered_though_the_service_stops(
+    web: tuple[subprocess.Popen[bytes], int], eventually: T
+) -> None:
+    """Each connection is refused or answered; none is reset."""
+    process, port = web
+    eventually(lambda: _is_healthy(port))
+    answers: list[bytes] = []
+    troubles: list[Exception] = []
+
+    def come_again_and_again() -> None:
+        while process.poll() is None:
+            try:
+                with closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as client:
+                    client.sendall(_ASK)
+                    answers.append(client.recv(12))
+            except ConnectionRefusedError:
+                time.sleep(0.001)
+            except OSError as error:
+                troubles.append(error)
+
+    comers = [threading.Thread(target=come_again_and_again) for _ in range(_COMERS)]
+    for comer in comers:
+        comer.start()
+    time.sleep(0.5)
+    process.terminate()
+    for comer in comers:
+        comer.join()
+    assert len(answers) > _COMERS
+    assert set(answers) == {b"HTTP/1.1 200"}
+    assert troubles == []
+
+
+@_on_linux
+def test_a_reload_leaves_the_port_open(web: tuple[subprocess.Popen[bytes], int], eventually: T) -> None:
+    """The processes that are replaced close the port for themselves alone."""
+    process, port = web
+    eventually(lambda: _is_healthy(port))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    old = children.read_text().split()
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: len(new := children.read_text().split()) == len(old) and not {*old} & {*new}, 40)
+    for _ in range(20):
+        assert _is_healthy(port)
+
+
+@_on_linux
+def test_when_nobody_serves_the_port_after_this_none_is_let_in_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks while the last waiting ones are served is not answered, and refused when the port is closed."""
+    served = []
+
+    def serve(client: socket.socket, _: object) -> None:
+        served.append(client.recv(10))
+        client.close()
+
+    monkeypatch.setattr(door, "_HALF_OPEN_SECONDS", 0.3)
+    listener = gevent.socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    address = listener.getsockname()
+    server = door.Door(listener, handle=serve)
+    with socket.create_connection(address) as early:  # the kernel has let it in, and nobody has seen it yet
+        early.sendall(b"early")
+        closer = gevent.spawn(server.close)
+        gevent.sleep(0.1)
+        with socket.socket() as late:
+            late.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                late.connect(address)
+        closer.join()
+        gevent.sleep(0)
+    assert served == [b"early"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)

@@ -34,8 +34,9 @@ _PAGE = 50
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
 _PIECE_BYTES = 131_072
-# After a delivery the next one waits some times as long as that took: what comes meanwhile shares a write. With few
-# viewers that is no time at all, with thousands it is what keeps the process free for everything else.
+# After a delivery the next one waits some times as long as that worked: what comes meanwhile shares a write. With few
+# viewers that is no time at all, with thousands it is what keeps the process free for everything else. Its own work,
+# not its time: or a line would wait longer the more others do on the machine.
 _GATHER_SHARE = 3.0
 _GATHER_SECONDS = 0.05
 # How many sockets are written to before others in this process may go on.
@@ -351,9 +352,9 @@ class Hub:
                 viewers = list(channel.viewers)
             whole = b"".join(frame for _, frame in frames)
             for start in range(0, len(viewers), _TURN):
-                began = time.monotonic()
+                began = time.thread_time()
                 self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
-                took += time.monotonic() - began  # without what others in this process do in between
+                took += time.thread_time() - began
                 time.sleep(0)
         self._deliver_at = time.monotonic() + min(_GATHER_SECONDS, _GATHER_SHARE * took)
 

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -174,6 +175,31 @@ def history(requests: int) -> None:
     _get("/api/v1/pipeline/history?limit=100", requests)
 
 
+def join(sockets: int) -> None:
+    """A socket opened inside a web process by somebody who has all, up to the first frame, and closed again."""
+    from bench.growth_history import fill
+    from gevent import sleep
+    from werkzeug.test import EnvironBuilder
+
+    fill(_redis_url(), 100)
+    app = _client().application
+    handshake = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "A" * 22 + "=="),
+    ]
+    builder = EnvironBuilder("/api/v1/pipeline/stream", query_string="since=1000000", headers=handshake)
+    environ = builder.get_environ()
+    for _ in range(sockets):
+        here, there = socket.socketpair()
+        with suppress(StopIteration):  # how flask-sock tells gunicorn that it has nothing to answer
+            app(environ | {"gunicorn.socket": here}, lambda *_: None)
+        with there:
+            assert there.recv(65_536).startswith(b"HTTP/1.1 101")
+        sleep(0)  # the event loop sees that it is closed
+
+
 def _get(path: str, requests: int) -> None:
     from bench.growth_history import fill
 
@@ -207,6 +233,7 @@ LOOPS: Mapping[str, Callable[[int], None]] = {
         post,
         status,
         history,
+        join,
     )
 }
 

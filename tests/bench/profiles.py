@@ -57,6 +57,7 @@ _PLACES = (
     Place("append", "An event of five lines appended to a feed", (100, 2_100)),
     Place("post", "POST /run, inside the web process", (100, 2_100)),
     Place("status", "GET /status, inside the web process", (100, 2_100)),
+    Place("join", "A socket opened, inside the process that holds it, up to its first frame", (100, 1_100)),
     Place("history", "GET /history of 100 runs, inside the web process", (100, 1_100)),
 )
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,11 +12,10 @@ from bench.caller import API, Caller
 from bench.figures import Row, Section, milliseconds, ratios
 from bench.processes import TrialFailed, Used
 from bench.sizes import Sizes
-from bench.stage import Closed, printing, say, service_with_child, socket_events, stamps
+from bench.stage import CUT, Closed, printing, say, service_with_child, socket_events, stamps
 from service_process import Service
 
-# Told to come again, or cut without a word.
-_AGAIN = (1013, 1006)
+_AGAIN = 1013
 _GAP_SECONDS = 0.02
 _BETWEEN_JOINS = 0.2
 _LEFT_SECONDS = 1.0
@@ -42,13 +42,13 @@ _SCENES = (Scene(20, 1), Scene(100_000, 1), Scene(100_000, 8))
 
 @dataclass(slots=True)
 class Found:
-    """The seconds that each thing took in a scene; how often who watched or joined was told to come again."""
+    """The seconds that each thing took in a scene; how often who watched or joined was closed, by code."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    sent_away: int = 0
-    joined_again: int = 0
+    sent_away: Counter[int] = field(default_factory=Counter)
+    joined_again: Counter[int] = field(default_factory=Counter)
 
 
 def measure(sizes: Sizes) -> list[Section]:
@@ -58,16 +58,21 @@ def measure(sizes: Sizes) -> list[Section]:
         for _ in range(sizes.rounds):
             for scene, one in found.items():
                 _play(running, scene, sizes.seconds, one, pool)
-                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, {one.sent_away} sent away")
+                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.sent_away)}")
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
         f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took "
-        f"{median(one.cpu):.2f} processors. Closed with 1013 or cut, and came again: {one.sent_away} times a viewer, "
-        f"{one.joined_again} times one of the {len(one.seconds[_JOINED])} that joined."
+        f"{median(one.cpu):.2f} processors. Who came again: viewers, {_told(one.sent_away)}; of the "
+        f"{len(one.seconds[_JOINED])} that joined, {_told(one.joined_again)}."
         for scene, one in found.items()
     ]
     notes.append("Default retention. Whoever read saw each event once and in order, from where the first frame said.")
     return [Section("A burst", rows, _HEADINGS, notes)]
+
+
+def _told(closes: Counter[int]) -> str:
+    """How often, with a goodbye that says so and without any."""
+    return f"{closes[_AGAIN]} times told so ({_AGAIN}), {closes[CUT]} times cut off"
 
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
@@ -94,7 +99,7 @@ def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: Proc
     found.seconds.setdefault(_JOINED, []).extend(joined)
     found.joined_again += again
     seen = [one.result() for one in watching]
-    found.sent_away += sum(times for _, times in seen)
+    found.sent_away += sum((closes for _, closes in seen), Counter())
     began, last = min(first for (first, _), _ in seen), max(last for (_, last), _ in seen)
     found.rates.append((lines - 1) / (last - began))
     if found.rates[-1] < _LEAST_RATE * scene.rate:
@@ -112,13 +117,13 @@ def _call(port: int, run_id: str, until: float, seconds: dict[str, list[float]])
     caller.close()
 
 
-def _watch(port: int, run_id: str) -> tuple[tuple[float, float], int]:
-    """Read to the end; who is told so comes again. When the first and the last line were printed, and how often.
+def _watch(port: int, run_id: str) -> tuple[tuple[float, float], Counter[int]]:
+    """Read to the end; who is closed comes again. When the first and the last line were printed, and how often.
 
     Raises TrialFailed when an event comes twice, or one is missing that was not said to be gone.
     """
     first = newest = 0.0
-    last, sent_away = 0, 0
+    last, sent_away = 0, Counter[int]()
     while True:
         try:
             for event, _ in socket_events(port, run_id, last):
@@ -127,19 +132,18 @@ def _watch(port: int, run_id: str) -> tuple[tuple[float, float], int]:
                     first, newest = first or printed[0], printed[-1]
             return (first, newest), sent_away
         except Closed as closed:
-            _expect_again(closed)
-            sent_away += 1
+            sent_away[_expected(closed)] += 1
 
 
-def _join(port: int, run_id: str, seconds: float) -> tuple[list[float], int]:
-    """One after the other for so long: the seconds that each took, and how often one was told to come again."""
+def _join(port: int, run_id: str, seconds: float) -> tuple[list[float], Counter[int]]:
+    """One after the other for so long: the seconds that each took, and how often one had to come again."""
     until = time.monotonic() + seconds
     took: list[float] = []
-    again = 0
+    again = Counter[int]()
     while time.monotonic() < until:
         began = time.monotonic()
-        while (came := _newest(port, run_id)) is None:
-            again += 1
+        while not isinstance(came := _newest(port, run_id), float):
+            again[came] += 1
             if time.monotonic() > began + _PATIENCE:
                 raise TrialFailed("Who joins is never served.")
         took.append(came - began)
@@ -147,8 +151,8 @@ def _join(port: int, run_id: str, seconds: float) -> tuple[list[float], int]:
     return took, again
 
 
-def _newest(port: int, run_id: str) -> float | None:
-    """When the last event was read that there was as a socket was opened for all that is kept; None: come again."""
+def _newest(port: int, run_id: str) -> float | int:
+    """When the last event was read that there was as a socket was opened for all that is kept, or why it was closed."""
     last, wanted = 0, -1
     try:
         for event, _ in socket_events(port, run_id):
@@ -157,13 +161,15 @@ def _newest(port: int, run_id: str) -> float | None:
             if last >= wanted:
                 return time.monotonic()
     except Closed as closed:
-        _expect_again(closed)
-    return None
+        return _expected(closed)
+    raise TrialFailed("A run ended before who joined had what there was.")
 
 
-def _expect_again(closed: Closed) -> None:
-    if closed.code not in _AGAIN:
+def _expected(closed: Closed) -> int:
+    """The code of a socket that is to come again. Raises Closed for any other."""
+    if closed.code not in (_AGAIN, CUT):
         raise closed
+    return closed.code
 
 
 def _next(event: dict[str, Any], last: int) -> int:

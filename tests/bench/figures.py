@@ -9,6 +9,8 @@ from bench.plot import Plot
 Row = tuple[str, ...]
 """What was measured, of the service, of what stands beside it, and the ratio of the two."""
 
+LAGS = "lags"
+
 HEADINGS = ("what", "the service", "beside it", "ratio")
 
 
@@ -54,6 +56,11 @@ def compared(what: str, other: str, ours: Sequence[float], theirs: Sequence[floa
     """A row of two medians in that form."""
     mine, his = statistics.median(ours), statistics.median(theirs)
     return what, form.format(mine), f"{form.format(his)} {other}", ratio(mine, his)
+
+
+def marked(said: str, *, lags: bool) -> str:
+    """Marked where it was of a server that could not keep up: what it did not do cost it nothing."""
+    return f"{said} ({LAGS})" if lags else said
 
 
 def ratio(ours: float, theirs: float) -> str:

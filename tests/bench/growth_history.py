@@ -31,7 +31,8 @@ from shared.store import Store
 
 _ASKED = 50
 _POST_ROUNDS = 6
-_EVENTS = 20
+EVENTS = 20
+"""How many log events the last of the runs that `fill` makes has, beside those of its states."""
 _SETTLE_SECONDS = 3
 _ALIVE, _HISTORY, _STATUS, _POST = "GET /healthz", "GET /history?limit=100", "GET /status", "POST /run"
 _PATHS = {_ALIVE: "/healthz", _HISTORY: f"{API}/history?limit=100", _STATUS: f"{API}/status"}
@@ -111,7 +112,7 @@ def fill(redis_url: str, runs: int) -> None:
         if not left:
             held = Leases(redis).acquire(run.run_id)
             assert held is not None
-            said = [log_event(run.run_id, number) for number in range(_EVENTS)]
+            said = [log_event(run.run_id, number) for number in range(EVENTS)]
             Feed(redis, settings).append(run.run_id, held.fence, Batch(1, {}, said))
         finish(store, run.run_id, RunStatus.SUCCEEDED, message="1 task succeeded.", exit_code=0)
 

@@ -31,8 +31,9 @@ _HEADINGS = (
     "the child's, piped to `tee`",
     "ratio",
     "CPU µs a line: worker / web / Redis",
+    "most memory (MiB PSS): worker / web",
     "lines/s, default retention, unwatched",
-    "… most memory (MiB PSS): worker / web / Redis",
+    "… most memory: worker / web / Redis",
 )
 _LATE_HEADINGS = (
     "lines",
@@ -87,6 +88,7 @@ class Found:
     watched: list[float] = field(default_factory=list)
     piped: list[float] = field(default_factory=list)
     cpu: list[dict[str, float]] = field(default_factory=list)
+    watched_peaks: dict[str, float] = field(default_factory=dict)
     unwatched: list[float] = field(default_factory=list)
     peaks: dict[str, float] = field(default_factory=dict)
     joined: list[float] = field(default_factory=list)
@@ -124,11 +126,12 @@ def _watched(running: Service, lines: int, found: Found) -> None:
     began = time.monotonic()
     run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
     due = 1
-    for event, _ in socket_events(running.port, run_id):
-        for line in event["data"]["lines"] if event["type"] == "log" else ():
-            if line["line"] != due:
-                raise TrialFailed(f"Line {line['line']} came where {due} was due.")
-            due += 1
+    with Peaks(pids, found.watched_peaks).watching():
+        for event, _ in socket_events(running.port, run_id):
+            for line in event["data"]["lines"] if event["type"] == "log" else ():
+                if line["line"] != due:
+                    raise TrialFailed(f"Line {line['line']} came where {due} was due.")
+                due += 1
     found.watched.append(lines / (time.monotonic() - began))
     if due <= lines:
         raise TrialFailed(f"Only {due - 1:,} of {lines:,} lines came.")
@@ -187,6 +190,7 @@ def _row(lines: int, found: Found) -> Row:
         f"{his:,.0f}",
         ratio(mine, his),
         " / ".join(f"{1e6 * median(one[name] for one in found.cpu):.1f}" for name in _PROGRAMS),
+        " / ".join(f"{found.watched_peaks[name]:.0f}" for name in ("worker", "web")),
         f"{median(found.unwatched):,.0f}",
         " / ".join(f"{found.peaks[name]:.0f}" for name in _PROGRAMS),
     )

@@ -7,7 +7,7 @@ from statistics import median
 from bench.fanout import build
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Figures, Load, run_trial
-from bench.figures import Row, Section, ratio
+from bench.figures import Row, Section, marked, ratio
 from bench.plot import Plot
 from bench.processes import TrialFailed, allow_files
 from bench.sizes import Sizes
@@ -76,7 +76,7 @@ def _row(pairs: Sequence[tuple[Figures, Figures]]) -> Row:
         f"{_median(ours, 'kib'):.0f}",
         f"{_median(theirs, 'cpu'):.1f}",
         f"{_median(theirs, 'p50'):.1f} / {_median(theirs, 'p99'):.1f}",
-        ratio(_median(ours, "cpu"), _median(theirs, "cpu")),
+        marked(ratio(_median(ours, "cpu"), _median(theirs, "cpu")), lags=any(one.lags for one in (*ours, *theirs))),
     )
 
 

@@ -8,13 +8,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 VIEWERS = 100
 CHUNK_LINES = 500
 _RUN = "run-20260131-000000-abcdef"
-_DRAIN = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 _WORDS = b"sample 17: 40 of 97 reads of chr2 are aligned"
 _TOLD = b"[a1/%06x] Submitted process > ALIGN (sample_17)"
 _ENDED = (
@@ -145,6 +145,29 @@ def append(events: int) -> None:
     finish(store, run.run_id, RunStatus.SUCCEEDED)
 
 
+def replay(events: int) -> None:
+    """Kept events written to one that joins late, a page at a time."""
+    from bench.growth_history import EVENTS, fill
+
+    from shared.feed import Feed
+    from shared.redis_client import connect
+    from shared.settings import load
+    from shared.store import Store
+    from web.hub import Hub, Viewer
+    from web.outbox import Outbox
+
+    fill(_redis_url(), 1)
+    redis, settings = connect(_redis_url()), load({"REDIS_URL": _redis_url()})
+    store = Store(redis, settings)
+    nobody: Any = None
+    hub = Hub(redis, store, Feed(redis, settings), nobody)
+    outbox, run_id = Outbox(_sinks()[0]), store.latest_id()
+    for _ in range(events // EVENTS):
+        viewer = Viewer(outbox, lambda *_: None, lambda: None, run_id, cursor=0, follows=False)
+        last_id, _ = hub._write_kept(viewer)
+        assert viewer.cursor == last_id > EVENTS
+
+
 def publish(events: int) -> None:
     """The same frame published."""
     from bench.fanout.publisher import log_event
@@ -229,6 +252,7 @@ LOOPS: Mapping[str, Callable[[int], None]] = {
         follow_pod_singly,
         dump,
         append,
+        replay,
         publish,
         post,
         status,
@@ -245,11 +269,17 @@ def main(arguments: Sequence[str]) -> None:
 
 def _sinks() -> list[socket.socket]:
     """Sockets that take all that is sent; nobody reads it, and what does not fit is dropped."""
-    _DRAIN.bind(("127.0.0.1", 0))
     sinks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(VIEWERS)]
     for sink in sinks:
-        sink.connect(_DRAIN.getsockname())
+        sink.connect(_drain().getsockname())
     return sinks
+
+
+@cache
+def _drain() -> socket.socket:
+    drain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    drain.bind(("127.0.0.1", 0))
+    return drain
 
 
 def _body() -> bytes:

@@ -55,6 +55,7 @@ _PLACES = (
     ),
     Place("follow_pod_singly", "… each in a chunk of its own", (CHUNK_LINES, 40 * CHUNK_LINES)),
     Place("append", "An event of five lines appended to a feed", (100, 2_100)),
+    Place("replay", "An event of five lines replayed to one that joins late", (2_000, 22_000)),
     Place("post", "POST /run, inside the web process", (100, 2_100)),
     Place("status", "GET /status, inside the web process", (100, 2_100)),
     Place("join", "A socket opened, inside the process that holds it, up to its first frame", (100, 1_100)),

@@ -15,6 +15,7 @@ from bench import (
     growth_history,
     growth_lines,
     growth_sockets,
+    growth_web,
     instructions,
     joiners,
     line,
@@ -51,6 +52,7 @@ PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
     "growth-lines": growth_lines.measure,
     "growth-history": growth_history.measure,
     "growth-processes": growth_sockets.by_processes,
+    "growth-web": growth_web.measure,
 }
 _PLOTS = Path(__file__).parents[2] / "docs" / "plots"
 

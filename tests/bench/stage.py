@@ -43,6 +43,7 @@ AT_ONCE = 10**9
 """A rate at which the child never waits."""
 
 WEB_COMMAND = (sys.executable, "-m", "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app")
+PLAIN_COMMAND = (sys.executable, "-m", "gunicorn", "-k", "gevent", "--no-control-socket")
 STREAM = "/api/v1/pipeline/stream"
 # No measurement is about what a client may ask for.
 _NO_LIMITS = {"RATE_LIMIT": "1000000/second", "QUEUE_LIMIT": "100000", "RUN_HISTORY_LIMIT": "100000"}
@@ -50,8 +51,8 @@ _COMPLETE = b'"type":"complete"'
 # So near to its beginning a frame says of what type it is.
 _HEAD = 60
 _SILENCE_SECONDS = 60
-# RFC 6455, section 7.4.1: without a goodbye.
-_CUT = 1006
+CUT = 1006
+"""The code of a socket that ended without a goodbye: RFC 6455, section 7.4.1."""
 _END_SECONDS = 3
 _SHIM_SECONDS = 30
 
@@ -162,7 +163,7 @@ def messages(port: int, run_id: str, since: int = 0) -> Iterator[tuple[bytes, fl
                     raise Closed(int.from_bytes(message[:2], "big"))
                 yield message, time.time()
     except (ConnectionError, WebSocketConnectionClosedException) as error:
-        raise Closed(_CUT) from error
+        raise Closed(CUT) from error
     except (WebSocketException, OSError) as error:
         raise TrialFailed(f"A socket of {run_id} broke off: {error!r}.") from error
 

@@ -11,7 +11,7 @@ from statistics import median
 from bench.figures import Row, Section, compared, ratio
 from bench.processes import cpu_seconds, cpu_to_end, environment, family, memory, own_cpu_seconds, serving
 from bench.sizes import Sizes
-from bench.stage import directory, http_server, redis_server, service, settings_alone
+from bench.stage import PLAIN_COMMAND, directory, http_server, redis_server, service, settings_alone
 from ports import free_port
 from service_process import Service
 
@@ -27,7 +27,6 @@ _SETTLE_SECONDS = 10
 _FEW = 4
 _CELERY = (sys.executable, "-m", "celery", "-A", "bench.peers.bare_celery", "--skip-checks")
 _WORKER = (*_CELERY, "worker", "--without-mingle", "--without-gossip", "-P", "prefork", "-c", "1")
-_GUNICORN = (sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "2", "--no-control-socket")
 _PROGRAMS = {
     "nfctl up": "bare Python",
     "redis-server": "bare redis-server",
@@ -152,7 +151,7 @@ def _peers() -> Iterator[Mapping[str, Sequence[int]]]:
         )
         worker = stack.enter_context(_up_at_once("worker", _WORKER, its, here))
         port, flower_port = free_port(), free_port()
-        gunicorn = [*_GUNICORN, "-b", f"127.0.0.1:{port}", "bench.peers.bare_flask:app"]
+        gunicorn = [*PLAIN_COMMAND, "-w", "2", "-b", f"127.0.0.1:{port}", "bench.peers.bare_flask:app"]
         web = stack.enter_context(http_server(gunicorn, its, here, port, "/"))
         flower_command = [*_CELERY, "flower", "--address=127.0.0.1", f"--port={flower_port}"]
         flower = stack.enter_context(http_server(flower_command, its, here, flower_port, "/"))

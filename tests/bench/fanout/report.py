@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from bench.fanout.trial import Figures, Load
+from bench.figures import marked
 
 GO = ("centrifuge", "centrifuge-delay")
 """Names of the servers whose CPU the others' is divided by."""
@@ -49,7 +50,7 @@ def _legend(found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:
         "server, user and system, a delivery, what of it was spent in the kernel, and beside that of the Go library "
         "without and with its write delay; latency is from the publisher's stamp to the reading at a socket. Each % is "
         "of one processor: idle with all sockets open, the load client's, and what others on the machine used while "
-        "frames were sent."
+        "frames were sent. Who *lags* delivered less in the time than was sent, or lost some."
     )
 
 
@@ -59,7 +60,7 @@ def _row(title: str, load: Load, rounds: Sequence[Figures], ratios: Sequence[str
         title,
         f"{load.sockets:,} × {load.rate}",
         f"{min(one.alive for one in rounds):,}",
-        f"{_median(rounds, 'delivered_per_second'):,.0f}",
+        marked(f"{_median(rounds, 'delivered_per_second'):,.0f}", lags=_lags(rounds)),
         f"{_median(rounds, 'cpu'):.1f}",
         f"{_median(rounds, 'kernel'):.1f}" if _median(rounds, "deliveries") >= _FEWEST else "–",
         *ratios,
@@ -76,7 +77,12 @@ def _row(title: str, load: Load, rounds: Sequence[Figures], ratios: Sequence[str
 def _ratio(rounds: Sequence[Figures], go: Sequence[Figures] | None) -> str:
     if not go:
         return ""
-    return f"{_median(rounds, 'cpu') / max(_median(go, 'cpu'), 0.01):.2f}"
+    said = f"{_median(rounds, 'cpu') / max(_median(go, 'cpu'), 0.01):.2f}"
+    return marked(said, lags=_lags(rounds) or _lags(go))
+
+
+def _lags(rounds: Sequence[Figures]) -> bool:
+    return sum(one.lags for one in rounds) > len(rounds) / 2
 
 
 def _median(rounds: Sequence[Figures], name: str) -> float:

@@ -28,6 +28,7 @@ _SETTLE_SECONDS = 2
 _IDLE_SECONDS = 5
 _OPENING_SECONDS = 300
 _PATIENCE = 120
+_KEEPS_UP = 0.97
 _SOCKETS_A_PROCESS = 2_000  # see SOCKET_PROCESSES in shared.settings
 
 
@@ -60,6 +61,7 @@ class Figures:
     """
 
     wanted: int
+    rate: int
     opened: int
     alive: int
     deliveries: int
@@ -79,6 +81,11 @@ class Figures:
     elsewhere_percent: float
     frame_bytes: int
     trouble: str
+
+    @property
+    def lags(self) -> bool:
+        """Whether it delivered less in the time than was sent, or lost some."""
+        return self.lost > 0 or self.delivered_per_second < _KEEPS_UP * self.wanted * self.rate
 
     @property
     def whole(self) -> bool:
@@ -175,7 +182,7 @@ def run_trial(server: Server, load: Load, program: Path) -> Figures:
         seconds = time.monotonic() - began
         used = [after - earlier for after, earlier in zip(cast.cpu(), before, strict=True)]
         kernel = kernel_seconds(cast.server) - kernel
-        return _figures(load.sockets, cast.report(), sent, used, kernel, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
+        return _figures(load, cast.report(), sent, used, kernel, seconds, 100 * idle / _IDLE_SECONDS, cast.kib)
 
 
 @contextmanager
@@ -188,7 +195,7 @@ def publishing(to: str, load: Load, redis_url: str, here: Path) -> Iterator[tupl
 
 
 def _figures(
-    wanted: int,
+    load: Load,
     report: dict[str, Any],
     sent: dict[str, Any],
     used: list[float],
@@ -200,7 +207,8 @@ def _figures(
     server, redis, client, publisher, machine = used
     deliveries = report["deliveries"]
     return Figures(
-        wanted=wanted,
+        wanted=load.sockets,
+        rate=load.rate,
         opened=report["opened"],
         alive=report["alive"],
         deliveries=deliveries,

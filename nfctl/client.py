@@ -93,7 +93,7 @@ class Client:
             except _Closed as closed:
                 why = str(closed)
             except _Lost:
-                since = 0
+                since = failures = 0
                 away(_ANEW)
             except (websocket.WebSocketException, OSError):
                 pass

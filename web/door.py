@@ -19,23 +19,35 @@ _NO_SYN = b"".join(
 )
 
 
-class Door(StreamServer):
-    """Serves a port, and before that is closed also those whom only the kernel has let in, or it would reset them.
+class LastServed(StreamServer):
+    """Serves one connection after another, and before it closes also those that are there already.
 
-    When gunicorn has closed the port itself, so that nobody serves it after this, the kernel lets in no more before
-    that (on Linux). Whoever comes then is not answered: the client asks again a second later, and is refused, or
-    let in by the service that has started meanwhile.
+    They would be cut off otherwise. More than its pool has room for are.
     """
 
     max_accept = 1
 
     def close(self) -> None:
         """Serve no more than are here already."""
+        with suppress(OSError):  # no descriptor is left for them, say
+            while not (self.closed or self.full()) and (accepted := self.do_read()) is not None:
+                self.do_handle(*accepted)
+        super().close()
+
+
+class Door(LastServed):
+    """Serves a port. The kernel lets in some before anybody accepts them, and resets those when a port is closed.
+
+    When gunicorn has closed the port itself, so that nobody serves it after this, the kernel lets in no more before
+    that (on Linux). Whoever comes then is not answered: the client asks again a second later, and is refused, or
+    let in by the service that has started meanwhile.
+    """
+
+    def close(self) -> None:
+        """Let nobody in any more, serve who is here, and close the port."""
         if not self.closed and not _is_open_in(os.getppid(), self.socket):
             _let_nobody_in(self.socket)
             gevent.sleep(_HALF_OPEN_SECONDS)  # those whose handshake is under way
-        while not (self.closed or self.full()) and (accepted := self.do_read()) is not None:
-            self.do_handle(*accepted)
         super().close()
 
 

@@ -8,6 +8,7 @@ catches up again. So nobody waits for anybody, and no event is missed or seen tw
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,8 +44,14 @@ _GATHER_SECONDS = 0.05
 _TURN = 200
 _CATCH_UP_BYTES = 524_288
 _PULSE_SECONDS = 0.5
+_BREATH_SECONDS = 0.01
+# As many may begin and end in what a Redis loses.
+_RUNS_LEFT = 10
 _REREAD_SECONDS = 1.0
 _STATUS = b'"type":"status"'
+_COMPLETE = b'"type":"complete"'
+# So near to its beginning a frame says of what type it is.
+_HEAD = 60
 _log = logging.getLogger(__name__)
 
 Message = tuple[str, int, bytes]
@@ -99,6 +106,7 @@ class Hub:
         self._viewers: set[Viewer] = set()
         self._switching = threading.Lock()
         self.current: str | None = None
+        self._left: deque[str | None] = deque(maxlen=_RUNS_LEFT)
         self._queue_changed = False
         self._told_viewers = 0
         self._draining: Callable[[], bool] = lambda: False
@@ -136,8 +144,16 @@ class Hub:
         """Learn which run is active, or was last, and lead those who follow to it. Raises StoreAway."""
         with self._switching:
             latest = self._store.latest_id()
-            if latest is not None and latest != self.current:
-                self._switch(latest)
+            if latest is None or latest == self.current:
+                return
+            if latest in self._left:  # a run that began later is no more, nor is what was seen of it
+                with self._lock:
+                    followers = [viewer for viewer in self._viewers if viewer.follows]
+                    for viewer in followers:
+                        self._leave_channel(viewer)
+                for viewer in followers:
+                    viewer.close(1013, _LOST)
+            self._switch(latest)
 
     def remove(self, viewer: Viewer) -> None:
         """Forget a viewer; again: no change."""
@@ -164,15 +180,21 @@ class Hub:
                 viewer.outbox.flush()
                 if self._join(viewer, last_id, last, current):
                     return
+                time.sleep(_BREATH_SECONDS)
             except StoreAway:
                 time.sleep(_PULSE_SECONDS)
 
     def _write_kept(self, viewer: Viewer) -> tuple[int, bytes]:
-        """Write all that is kept after the viewer's cursor; returns the last event there is, its id and its frame."""
+        """Write all that is kept after the viewer's cursor; returns the last event there is, its id and its frame.
+
+        Raises RunNotFound when the run is gone, but nothing is missing for one that follows and has seen nothing of it.
+        """
         if viewer.run_id is None:
             return 0, b""
         [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
-        if 0 < last_id < viewer.cursor and viewer.tell_anew is None:
+        if not last_id and (viewer.cursor or not viewer.follows):
+            raise RunNotFound(viewer.run_id)
+        if last_id < viewer.cursor and viewer.tell_anew is None:
             viewer.close(1013, _LOST)
             raise Stalled
         while viewer.cursor < last_id:
@@ -182,7 +204,7 @@ class Hub:
                     raise Stalled
                 viewer.tell_anew(page[0][0])
             self._write_page(viewer, page)
-            last = dict(page).get(last_id)
+            last_id, last = max(last_id, page[-1][0]), page[-1][1]
         return last_id, text_frame(last) if last else b""
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
@@ -204,6 +226,8 @@ class Hub:
             channel = self._channels.get(viewer.run_id)
             if channel is None:
                 channel = self._channels[viewer.run_id] = Channel(viewer.run_id, last_id, last=last)
+            if not last_id:  # there is nothing of that run any more, and whoever sees it waits for the next one
+                viewer.cursor = channel.cursor
             if viewer.cursor < channel.cursor:
                 return False
             channel.viewers.add(viewer)
@@ -296,21 +320,23 @@ class Hub:
             return
         with self._lock:  # where each stood before Redis was asked: another thread may deliver meanwhile, see `notice`
             stood = {run_id: (one, one.cursor, one.last) for run_id, one in self._channels.items() if run_id}
-        kept = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
-        for (channel, cursor, last), (last_id, found) in zip(stood.values(), kept, strict=True):
-            if _is_lost(cursor, last, last_id, found):
-                self._lose(channel)
+        stand = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
+        for (channel, cursor, last), (last_id, found) in zip(stood.values(), stand, strict=True):
+            if (kept := _kept_of(cursor, last, last_id, found)) is not None:
+                self._lose(channel, kept)
             elif last_id > channel.cursor:
                 self._read_on(channel)
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
         self.notice()  # at last: who follows is led on from the end of a run as it is now
 
-    def _lose(self, channel: Channel) -> None:
-        """Redis has lost events that viewers of a run have seen: each begins anew, also those that are catching up."""
-        self._let_go(channel, _LOST)
+    def _lose(self, channel: Channel, kept: int) -> None:
+        """Redis has lost what came after an event: who has seen that begins anew, also those that are catching up."""
         with self._lock:
-            others = [one for one in self._viewers if one.run_id == channel.run_id and one.cursor and not one.tell_anew]
-        for viewer in others:
+            if self._channels.get(channel.run_id) is not channel:  # another thread has seen it too, and was quicker
+                return
+            seen = [one for one in self._viewers if one.run_id == channel.run_id and one.cursor > kept]
+        self._let_go(channel, _LOST)
+        for viewer in [viewer for viewer in seen if not viewer.tell_anew]:
             viewer.close(1013, _LOST)
 
     def _read_on(self, channel: Channel) -> None:
@@ -318,8 +344,9 @@ class Hub:
             return
         with self._lock:
             cursor, last = channel.cursor, channel.last
-        if _is_lost(cursor, last, *self._feed.peek([(channel.run_id, cursor)])[0]):
-            self._lose(channel)
+        [(last_id, found)] = self._feed.peek([(channel.run_id, cursor)])
+        if (kept := _kept_of(cursor, last, last_id, found)) is not None:
+            self._lose(channel, kept)
             return
         while page := self._feed.read(channel.run_id, channel.cursor, _PAGE):
             if page[0][0] > channel.cursor + 1:
@@ -413,6 +440,7 @@ class Hub:
                 # One that a delivery has not come to yet reads on by itself, and follows when it has all.
                 if before is not None and viewer.cursor >= before.cursor:
                     viewer.lead_on(run_id)
+            self._left.append(self.current)
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)
@@ -454,12 +482,15 @@ class Hub:
             viewer.close(code, reason)
 
 
-def _is_lost(cursor: int, last: bytes, last_id: int, found: bytes | None) -> bool:
-    """Whether Redis is back without that event, and ids begin again where it is, or have done so already.
+def _kept_of(cursor: int, last: bytes, last_id: int, found: bytes | None) -> int | None:
+    """The last event that Redis still has of those up to a cursor, where it has lost some; None: it has lost none.
 
-    A run without any event is one whose time has ended.
+    It has when its last one is before the cursor, or another is there: then none is known to be the same. A run that is
+    gone with all its events, after its end was told, is none of that: its time is over.
     """
-    return 0 < last_id < cursor or (bool(last) and found is not None and text_frame(found) != last)
+    if last_id < cursor:
+        return None if not last_id and _COMPLETE in last[:_HEAD] else last_id
+    return 0 if last and found is not None and text_frame(found) != last else None
 
 
 def _pieces(frames: Page) -> Iterator[Page]:

@@ -18,7 +18,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
-from web.door import Door
+from web.door import Door, LastServed
 from web.hub import Hub
 from web.problems import PROBLEM_TYPE, RETRY_SECONDS, problem
 from web.status import stream_url
@@ -26,7 +26,7 @@ from web.status import stream_url
 _REQUEST = f"GET {stream_url(None)}".encode()
 _FIRST_BYTES_SECONDS = 5.0
 _HANDOVER_SECONDS = 5.0
-# Who answers requests looks once a second whether it is to end, and hands over until then.
+# Who answers requests hands over until it is told to end, which may be a moment later than here.
 _LATE_SECONDS = 1.5
 # All of a stop must take less than gunicorn's graceful_timeout.
 _HANDSHAKES_SECONDS = 1.5
@@ -50,22 +50,22 @@ class Handover:
         return self._ends[1].dup()
 
 
-class _Arrivals(StreamServer):
+class _Arrivals(LastServed):
     """Serves connections that come out of a queue, one at a time, so that whoever has least to do takes most."""
 
-    max_accept = 1
-
     def do_read(self) -> tuple[socket.socket, Any] | None:  # type: ignore[override]  # None: there is nothing
-        try:
-            _, found, _, _ = socket.recv_fds(self.socket, len(_BYTE), 1)
-        except BlockingIOError:  # another process was quicker
-            return None
-        for number in found:
-            client = socket.socket(fileno=number)
-            with suppress(OSError):  # it has gone meanwhile
-                return client, client.getpeername()
-            client.close()
-        return None
+        while True:
+            try:
+                said, found, _, _ = socket.recv_fds(self.socket, len(_BYTE), 1)
+            except BlockingIOError:  # another process was quicker
+                return None
+            if not said:  # nobody is left to hand anything over
+                return None
+            for number in found:
+                client = socket.socket(fileno=number)
+                with suppress(OSError):  # it has gone meanwhile
+                    return client, client.getpeername()
+                client.close()
 
 
 class WebWorker(GeventWorker):  # type: ignore[misc]

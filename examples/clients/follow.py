@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NoReturn
 
@@ -21,6 +22,8 @@ import websocket
 
 # The server says something every 25 s; one that does not has silently gone.
 SILENCE = 60
+# In the reason of a socket that is closed because the service lost events, as Redis can when its machine dies.
+LOST = b"since=0"
 say = partial(print, file=sys.stderr, flush=True)
 HEADERS = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("NFCTL_TOKEN")) else {}
 
@@ -49,20 +52,22 @@ def frames(stream: str) -> Iterator[dict[str, Any]]:
     since, pause = 0, 1
     while True:
         try:
-            socket = websocket.create_connection(f"{stream}&since={since}", header=HEADERS, timeout=SILENCE)
-            while (message := socket.recv_data())[0] != websocket.ABNF.OPCODE_CLOSE:
-                frame = json.loads(message[1])
-                last_id, status = frame["data"].get("last_id"), frame["data"].get("status")
-                ended_otherwise = last_id == since > 0 and status in ("succeeded", "failed", "cancelled")
-                if last_id is not None and (last_id < since or ended_otherwise):
-                    since = 0  # the service has lost events that were seen here: all that it keeps comes again
-                    break
-                if frame["data"].get("first_id", 0) > since + 1:
-                    say("some events before this are no longer kept")
-                since, pause = frame["id"] or since, 1  # a snapshot and a keep-alive have no id
-                yield frame
-            if b"since=0" in message[1]:  # it has lost them just now
+            opened = websocket.create_connection(f"{stream}&since={since}", header=HEADERS, timeout=SILENCE)
+            with closing(opened) as socket:
+                while (message := socket.recv_data())[0] != websocket.ABNF.OPCODE_CLOSE:
+                    frame = json.loads(message[1])
+                    last_id, status = frame["data"].get("last_id"), frame["data"].get("status")
+                    ended_otherwise = last_id == since > 0 and status in ("succeeded", "failed", "cancelled")
+                    if last_id is not None and (last_id < since or ended_otherwise):
+                        message = 0, LOST
+                        break
+                    if frame["data"].get("first_id", 0) > since + 1:
+                        say("some events before this are no longer kept")
+                    since, pause = frame["id"] or since, 1  # a snapshot and a keep-alive have no id
+                    yield frame
+            if LOST in message[1]:
                 since = 0
+                say("the service has lost events that were seen here: all that it keeps comes again")
             say(f"the connection was closed; trying again in {pause} s")
         except (websocket.WebSocketException, OSError) as error:
             if getattr(error, "status_code", None) in (401, 403, 404):

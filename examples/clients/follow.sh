@@ -28,10 +28,12 @@ stream() {
         "${api/#http/ws}/stream?run_id=$run_id&since=$since" < /dev/null
 }
 poll() {
-    call --fail "$api/runs/$run_id/events?since=$since" | jq --compact-output '.events[]'
+    call --fail "$api/runs/$run_id/events?since=$since" |
+        jq --compact-output '{type: "status", data: {last_id}}, .events[]'
 }
 
-# One row a thing to show: the frame's id (0: it is no event), the run's final status or -, the kind, the text.
+# One row a thing to show: the frame's id, the run's final status or -, the kind, the text. With id 0 it is no event, but
+# tells the id of the last one there is.
 # shellcheck disable=SC2016  # $data is jq's
 render='
     def counts: to_entries | map(select(.key != "name" and .value > 0) | "\(.value) \(.key)") | join(", ");
@@ -41,6 +43,7 @@ render='
         elif .type == "error" then ["\($data.level): \($data.message) \($data.hint // "")"]
         elif .type == "complete" then ["\($data.status) in \($data.duration_seconds // 0 | round) s"]
         elif .id then ["status: \($data.status)"]
+        elif $data.last_id then ["\($data.last_id)"]
         else empty end;
     [.id // 0, (select(.type == "complete").data.status) // "-", .type] + things | @tsv'
 
@@ -56,7 +59,13 @@ while [ "$result" = - ]; do
     exec 3< <(if command -v websocat > /dev/null; then stream; else poll; fi)
     source=$!
     while IFS=$'\t' read -r id result kind text; do
-        [ "$id" = 0 ] || since=$id
+        if [ "$id" = 0 ]; then
+            [ "$text" -lt "$since" ] || continue
+            say "the service has lost events that were seen here: all that it keeps comes again"
+            since=0
+            break
+        fi
+        since=$id
         text=$(printf '%b.' "$text")    # @tsv has escaped tabs and backslashes; the dot keeps line ends
         case $kind in
             log) printf '%s\n' "${text%.}" ;;

@@ -1,8 +1,10 @@
 """The web server's port: nobody who was let in is cut off, whether the service stops or replaces its processes."""
 
+import errno
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ import httpx
 import pytest
 from ports import free_port
 
-from web import door
+from web import door, processes
 
 T = Callable[..., object]
 _ASK = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -124,3 +126,42 @@ def test_when_nobody_serves_the_port_after_this_none_is_let_in_anew(monkeypatch:
     assert served == [b"early"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
+
+
+def test_a_port_is_closed_though_nobody_more_can_be_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left, say; gunicorn would not wait for the requests at work otherwise."""
+
+    def fails(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    listener = gevent.socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    monkeypatch.setattr(door.Door, "do_read", fails)
+    server = door.Door(listener, handle=lambda *_: None)
+    server.close()
+    assert server.closed
+
+
+def test_who_was_handed_over_is_served_before_the_queue_is_closed() -> None:
+    """Also behind one that has gone meanwhile; nobody else would take them."""
+    handover = processes.Handover()
+    giving, taking = handover.giving(), handover.taking()
+    taking.setblocking(False)
+    served: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%d" % number)
+            if number == 1:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+            accepted, _ = listener.accept()
+            with accepted:
+                socket.send_fds(giving, [b"\0"], [accepted.fileno()])
+    server = processes._Arrivals(taking, handle=lambda client, _: served.append(client.recv(10)))
+    server.close()
+    gevent.sleep(0)
+    for client in clients:
+        client.close()
+    assert served == [b"0", b"2"]

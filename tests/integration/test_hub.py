@@ -123,6 +123,7 @@ def hub(redis: Client, store: Store, feed: Feed, stop: threading.Event, eventual
 
 
 Watch = Callable[..., Watcher]
+LOST = [(1013, "Redis has lost its newest events. Connect again with since=0.")]
 
 
 def add_to(hub: Hub, viewer: Viewer) -> None:
@@ -144,6 +145,7 @@ def watch(hub: Hub) -> Iterator[Watch]:
         reads: bool = True,
         to: Hub = hub,
         tell_anew: Callable[[int], None] | None = None,
+        sees_a_run: bool = True,
     ) -> Watcher:
         server, client = socket.socketpair()
         for end in (server, client):
@@ -154,7 +156,7 @@ def watch(hub: Hub) -> Iterator[Watch]:
             outbox=Outbox(server),
             close=lambda code, reason: closed.append((code, reason)),
             ping=lambda: pinged.append(time.monotonic()),
-            run_id=run_id or to.current,
+            run_id=run_id or (to.current if sees_a_run else None),
             cursor=cursor,
             follows=run_id is None,
             tell_anew=tell_anew,
@@ -584,7 +586,7 @@ def test_a_redis_that_lost_its_newest_events_is_told(
         redis.xadd(keys.events(run_id), fields, id=number)
     redis.hset(keys.run(run_id), "seq", 2)
     eventually(lambda: watcher.closed)
-    assert watcher.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
+    assert watcher.closed[0] == LOST[0]
     back = watch(run_id)
     talk.say("three")
     eventually(lambda: back.ids(run_id) == [1, 2, 3])
@@ -614,7 +616,7 @@ def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
         lost.client_kill_filter(_type="pubsub")
         lost.execute()
     eventually(lambda: watcher.closed)
-    assert watcher.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
+    assert watcher.closed[0] == LOST[0]
 
 
 def test_one_that_catches_up_is_told_of_a_loss_too(
@@ -633,7 +635,7 @@ def test_one_that_catches_up_is_told_of_a_loss_too(
         lost.execute()
     back = watch(run_id, cursor=4)
     eventually(lambda: back.closed)
-    assert back.closed[0] == (1013, "Redis has lost its newest events. Connect again with since=0.")
+    assert back.closed[0] == LOST[0]
 
 
 @pytest.mark.parametrize("follows", [False, True])
@@ -669,7 +671,7 @@ def test_a_loss_is_told_before_another_run_is_followed(
         lost.set(keys.ACTIVE, "run-20260131-000000-abcdef12")
         lost.execute()
     hub.notice()
-    assert watcher.closed[:1] == [(1013, "Redis has lost its newest events. Connect again with since=0.")]
+    assert watcher.closed[:1] == LOST
 
 
 class Interrupted(Feed):
@@ -688,6 +690,166 @@ class Interrupted(Feed):
 @pytest.fixture
 def interrupted(redis: Client, settings: Settings) -> Interrupted:
     return Interrupted(redis, settings)
+
+
+def all_of(redis: Client) -> dict[bytes, bytes]:
+    """What Redis has, to be given to `lose_what_came_since`."""
+    return {key: redis.dump(key) for key in redis.keys("*")}
+
+
+def lose_what_came_since(redis: Client, before: dict[bytes, bytes]) -> None:
+    """Redis is as it was, and its subscribers have to come again."""
+    with redis.pipeline(transaction=True) as lost:
+        for key in redis.keys("*"):
+            lost.delete(key)
+        for key, value in before.items():
+            lost.restore(key, 0, value, replace=True)
+        lost.client_kill_filter(_type="pubsub")
+        lost.execute()
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_who_sees_a_run_that_redis_lost_whole_is_told(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, follows: bool
+) -> None:
+    """It began in what was lost, so nothing of it is kept, and nothing is told of its end."""
+    before = all_of(redis)
+    run_id = talk.begin()
+    hub.notice()
+    watcher = watch(None if follows else run_id)
+    eventually(lambda: watcher.ids(run_id) == [1] and watcher.viewer in hub._live(run_id))
+    lose_what_came_since(redis, before)
+    eventually(lambda: watcher.closed)
+    assert watcher.closed[:1] == LOST
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_follows_is_not_led_back_to_an_earlier_run(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, ended: bool
+) -> None:
+    """Redis has lost the later one: the events of the earlier one have been seen."""
+    first = talk.begin()
+    hub.notice()
+    watcher = watch()
+    talk.end()
+    eventually(lambda: watcher.ids(first) == [1, 2, 3])
+    before = all_of(redis)
+    second = talk.begin()
+    if ended:
+        talk.end()
+    eventually(lambda: watcher.ids(second) == [1, 2, 3][: 3 if ended else 1])
+    lose_what_came_since(redis, before)
+    eventually(lambda: hub.current == first)
+    eventually(lambda: watcher.closed)
+    assert watcher.closed[:1] == LOST
+    assert watcher.ids(first) == [1, 2, 3]
+    back = watch()
+    eventually(lambda: back.ids(first) == [1, 2, 3])
+    assert back.closed == []
+
+
+@pytest.fixture
+def asked(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each time that somebody asks how runs stand: of how many."""
+    found: list[int] = []
+    peek = feed.peek
+
+    def counting(places: Sequence[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
+        found.append(len(places))
+        return peek(places)
+
+    monkeypatch.setattr(feed, "peek", counting)
+    return found
+
+
+def test_who_saw_no_more_than_is_kept_is_told_of_no_loss(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, asked: list[int], eventually: Eventually
+) -> None:
+    """It came after the loss and before the hub saw it, and waits meanwhile without asking all the time."""
+    run_id = talk.begin()
+    watcher = watch(run_id)
+    before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
+    talk.say("two", "three")
+    eventually(lambda: watcher.ids(run_id) == [1, 2, 3] and watcher.viewer in hub._live(run_id))
+    before_asking = len(asked)
+    for key, value in before.items():
+        redis.restore(key, 0, value, replace=True)
+    comes = watch(run_id)
+    eventually(lambda: watcher.closed)
+    eventually(lambda: comes.viewer in hub._live(run_id))
+    assert len(asked) - before_asking < 200
+    assert watcher.closed[:1] == LOST
+    assert (comes.ids(run_id), comes.closed) == ([1], [])
+
+
+def test_who_has_come_back_is_not_told_again_of_the_same_loss(
+    hub: Hub, talk: Talk, watch: Watch, eventually: Eventually
+) -> None:
+    """Two threads see it: the second one finds a new channel of the same run."""
+    run_id = talk.begin()
+    first = watch(run_id)
+    eventually(lambda: first.viewer in hub._live(run_id))
+    channel = hub._channels[run_id]
+    hub._lose(channel, 0)
+    back = watch(run_id)
+    eventually(lambda: back.viewer in hub._live(run_id))
+    hub._lose(channel, 0)
+    assert (first.closed[:1], back.closed) == (LOST, [])
+
+
+def test_a_channel_begins_with_the_last_event_that_its_first_viewer_has(
+    talk: Talk, watch: Watch, redis: Client, store: Store, interrupted: Interrupted, eventually: Eventually
+) -> None:
+    """Also when more was read than there was when it was asked: a loss of that would not be seen otherwise."""
+    run_id = talk.begin()
+    hub = Hub(redis, store, interrupted, Presence(redis, 10))
+    interrupted.meanwhile = lambda: talk.say("two", "three")
+    watcher = watch(run_id, to=hub)
+    eventually(lambda: watcher.viewer in hub._live(run_id))
+    channel = hub._channels[run_id]
+    assert channel.cursor == watcher.viewer.cursor == 3
+    assert b'"id":3' in channel.last.replace(b" ", b"")
+
+
+def test_a_newcomer_where_nothing_is_kept_any_more_waits_for_the_next_run(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, asked: list[int], eventually: Eventually
+) -> None:
+    """One page has stayed open until its run's time was over; who comes then asks once, and sees the next run too."""
+    first = talk.begin()
+    talk.end()
+    hub.notice()
+    stays = watch()
+    eventually(lambda: stays.ids(first) == [1, 2, 3] and stays.viewer in hub._live(first))
+    redis.delete(keys.run(first), keys.events(first), keys.ENDED, keys.HISTORY)
+    before_asking = len(asked)
+    comes = watch(sees_a_run=False)
+    eventually(lambda: comes.viewer in hub._live(first))
+    assert len(asked) - before_asking < 20
+    second = talk.begin()
+    eventually(lambda: stays.ids(second) == comes.ids(second) == [1])
+    assert stays.closed == comes.closed == []
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_slow_viewer_whose_run_is_gone_does_not_go_on_with_a_hole(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, follows: bool
+) -> None:
+    """What it has not read yet is kept no longer, since the run's time is over: it is closed, and led nowhere."""
+    first = talk.begin()
+    hub.notice()
+    slow = watch(None if follows else first, reads=False)
+    eventually(lambda: slow.viewer in hub._live(first))
+    line = "x" * 10_000
+    for _ in range(2 * PENDING_BYTES // len(line)):
+        talk.say(line)
+    talk.end()
+    second = talk.begin()
+    eventually(lambda: hub.current == second and slow.viewer not in hub._live(first))
+    redis.delete(keys.run(first), keys.events(first))
+    slow.reading.set()
+    eventually(lambda: slow.closed)
+    assert slow.closed[0][0] == 1013
+    assert slow.ids(second) == []
 
 
 def test_who_catches_up_while_the_next_run_begins_misses_no_end(

@@ -4,11 +4,14 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +167,53 @@ def test_a_client_says_why_it_cannot_start_a_run(client: str, service: Any, jq: 
         )
         assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr.strip()
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A service that has lost the newest of what it told, by the time that it is asked again."""
+
+    def do_POST(self) -> None:
+        """A run is taken in."""
+        self._answer({"run_id": "run-20260131-000000-abcdef12", "status": "starting"})
+
+    def do_GET(self) -> None:
+        """Three lines, then only the first of them, and then that one with what came of it."""
+        told = {"since=0": ["one", "two", "three"], "since=3": []}
+        if self.server.asked.count("since=3"):  # type: ignore[attr-defined]  # a list that the test gives it
+            told = {"since=0": ["one", "2"]}
+        since = self.path.partition("?")[2]
+        self.server.asked.append(since)  # type: ignore[attr-defined]
+        lines = told.get(since, [])
+        events: list[dict[str, Any]] = [
+            {"id": number, "type": "log", "data": {"lines": [{"message": line}]}}
+            for number, line in enumerate(lines, start=1)
+        ]
+        if "2" in lines:
+            events.append({"id": 3, "type": "complete", "data": {"status": "succeeded", "duration_seconds": 1}})
+        self._answer({"last_id": len(events) or 1, "events": events})
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _answer(self, what: object) -> None:
+        body = json.dumps(what).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_who_polls_begins_anew_when_the_service_has_lost_events(jq: Path, tmp_path: Path) -> None:
+    """The ids that it saw mean other events now."""
+    for tool in ("bash", "curl", "jq", "sleep"):  # and no websocat
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "/bin/false")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {"PATH": str(tmp_path), "NFCTL_URL": f"http://127.0.0.1:{server.server_port}"}
+        command = ["bash", str(EXAMPLES / "clients" / "follow.sh"), "hello"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["one", "two", "three", "one", "2"]
+    assert "has lost events" in done.stderr

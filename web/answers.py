@@ -153,6 +153,7 @@ class EventsAnswer(BaseModel):
     """Kept events in order. Ids below `first_id` are no longer kept."""
 
     run_id: str
+    status: RunStatus
     events: list[Frame]
     first_id: int
     last_id: int

@@ -64,11 +64,12 @@ def details(service: Service) -> Blueprint:
     def run_events(run_id: str) -> Response:
         """Kept events after an id, or the newest before one, in order."""
         query = parse_query(schemas.EventsQuery)
-        last_id = store.get(run_id).last_id
+        kept = store.get(run_id)
+        last_id = kept.last_id
         first_id = feed.first_id(run_id, last_id)
         last_id = max(last_id, first_id - 1)  # more may have come, and older ones gone, between the two looks
         frames = b",".join(_events(service, run_id, query))
-        head = orjson.dumps({"run_id": run_id, "first_id": first_id, "last_id": last_id})
+        head = orjson.dumps({"run_id": run_id, "status": kept.run.status, "first_id": first_id, "last_id": last_id})
         return Response(head[:-1] + b',"events":[' + frames + b"]}", content_type="application/json")
 
     @door.get("/runs/<run_id>/artifacts")

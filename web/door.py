@@ -11,6 +11,8 @@ import gevent
 from gevent.server import StreamServer
 
 _HALF_OPEN_SECONDS = 0.1
+# By whom starts gunicorn, who keeps it for the next one.
+_is_given = "LISTEN_FDS" in os.environ
 _SO_ATTACH_FILTER = 26  # Linux' asm-generic/socket.h, which Python's socket does not name
 # Classic BPF over a TCP header: load the byte of the flags, and where SYN is among them drop the packet.
 _NO_SYN = b"".join(
@@ -30,7 +32,13 @@ class LastServed(StreamServer):
     def close(self) -> None:
         """Serve no more than are here already."""
         with suppress(OSError):  # no descriptor is left for them, say
-            while not (self.closed or self.full()) and (accepted := self.do_read()) is not None:
+            while not (self.closed or self.full()):
+                try:
+                    accepted = self.do_read()
+                except ConnectionError:  # that one has gone meanwhile
+                    continue
+                if accepted is None:
+                    break  # type: ignore[unreachable]  # the stub leaves out that there may be nobody
                 self.do_handle(*accepted)
         super().close()
 
@@ -45,7 +53,7 @@ class Door(LastServed):
 
     def close(self) -> None:
         """Let nobody in any more, serve who is here, and close the port."""
-        if not self.closed and not _is_open_in(os.getppid(), self.socket):
+        if not (self.closed or _is_given or _is_open_in(os.getppid(), self.socket)):
             _let_nobody_in(self.socket)
             gevent.sleep(_HALF_OPEN_SECONDS)  # those whose handshake is under way
         super().close()

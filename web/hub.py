@@ -31,6 +31,7 @@ KEEP_ALIVE_SECONDS = 25.0
 _RESTARTS = "The server restarts; connect again."
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _LOST = "Redis has lost its newest events. Connect again with since=0."
+_GONE = "This run is no longer kept. Connect again with since=0."
 _PAGE = 50
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
@@ -64,7 +65,8 @@ class Viewer:
 
     `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
     its client is still there. No event after its cursor may be missing; but until it is live or has been sent one,
-    `tell_anew` tells it how things stand, with the first event that is kept.
+    `tell_anew` tells it how things stand, with the first event that is kept. `greeted` is the last event that there was
+    when it was told so at first; its cursor may be beyond that.
     """
 
     outbox: Outbox
@@ -74,10 +76,16 @@ class Viewer:
     cursor: int
     follows: bool
     tell_anew: Callable[[int], None] | None = None
+    greeted: int = 0
+
+    @property
+    def seen(self) -> int:
+        """The last event that was there as far as it knows: if Redis has fewer, it has lost some."""
+        return self.cursor if self.tell_anew is None else min(self.cursor, self.greeted)
 
     def lead_on(self, run_id: str | None) -> None:
         """To the beginning of that run."""
-        self.run_id, self.cursor, self.tell_anew = run_id, 0, None
+        self.run_id, self.cursor, self.greeted, self.tell_anew = run_id, 0, 0, None
 
 
 @dataclass(eq=False, slots=True)
@@ -146,14 +154,22 @@ class Hub:
             latest = self._store.latest_id()
             if latest is None or latest == self.current:
                 return
-            if latest in self._left:  # a run that began later is no more, nor is what was seen of it
-                with self._lock:
-                    followers = [viewer for viewer in self._viewers if viewer.follows]
-                    for viewer in followers:
-                        self._leave_channel(viewer)
-                for viewer in followers:
-                    viewer.close(1013, _LOST)
+            if latest in self._left:
+                self._lose_later_runs(latest)
+            else:
+                self._left.append(self.current)
             self._switch(latest)
+
+    def _lose_later_runs(self, latest: str) -> None:
+        """Redis has lost those that began after this one, and what those who follow have seen of them."""
+        while self._left.pop() != latest:
+            pass
+        with self._lock:
+            followers = [viewer for viewer in self._viewers if viewer.follows]
+            for viewer in followers:
+                self._leave_channel(viewer)
+        for viewer in followers:
+            viewer.close(1013, _LOST)
 
     def remove(self, viewer: Viewer) -> None:
         """Forget a viewer; again: no change."""
@@ -187,15 +203,14 @@ class Hub:
     def _write_kept(self, viewer: Viewer) -> tuple[int, bytes]:
         """Write all that is kept after the viewer's cursor; returns the last event there is, its id and its frame.
 
-        Raises RunNotFound when the run is gone, but nothing is missing for one that follows and has seen nothing of it.
+        Raises Stalled when something is missing for it, and it is to begin anew.
         """
         if viewer.run_id is None:
             return 0, b""
         [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
-        if not last_id and (viewer.cursor or not viewer.follows):
-            raise RunNotFound(viewer.run_id)
-        if last_id < viewer.cursor and viewer.tell_anew is None:
-            viewer.close(1013, _LOST)
+        gone = not last_id and (viewer.cursor > 0 or not viewer.follows)  # not for one that is led to it just now
+        if gone or last_id < viewer.seen:
+            viewer.close(1013, _GONE if gone else _LOST)
             raise Stalled
         while viewer.cursor < last_id:
             page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
@@ -319,13 +334,20 @@ class Hub:
         if not self._viewers:  # whoever comes asks by itself
             return
         with self._lock:  # where each stood before Redis was asked: another thread may deliver meanwhile, see `notice`
-            stood = {run_id: (one, one.cursor, one.last) for run_id, one in self._channels.items() if run_id}
+            channels = list(self._channels.values())
+            stood = {
+                run_id: (one, one.cursor, one.last)
+                for run_id, one in self._channels.items()
+                # After the end of a run nothing comes, and nothing can be lost but by a Redis that was away.
+                if run_id and (self._renewed or not _tells_end(one.last))
+            }
         stand = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
         for (channel, cursor, last), (last_id, found) in zip(stood.values(), stand, strict=True):
             if (kept := _kept_of(cursor, last, last_id, found)) is not None:
                 self._lose(channel, kept)
             elif last_id > channel.cursor:
                 self._read_on(channel)
+        for channel in channels:
             self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
         self.notice()  # at last: who follows is led on from the end of a run as it is now
 
@@ -334,9 +356,9 @@ class Hub:
         with self._lock:
             if self._channels.get(channel.run_id) is not channel:  # another thread has seen it too, and was quicker
                 return
-            seen = [one for one in self._viewers if one.run_id == channel.run_id and one.cursor > kept]
+            seen = [one for one in self._viewers if one.run_id == channel.run_id and one.seen > kept]
         self._let_go(channel, _LOST)
-        for viewer in [viewer for viewer in seen if not viewer.tell_anew]:
+        for viewer in seen:
             viewer.close(1013, _LOST)
 
     def _read_on(self, channel: Channel) -> None:
@@ -440,7 +462,6 @@ class Hub:
                 # One that a delivery has not come to yet reads on by itself, and follows when it has all.
                 if before is not None and viewer.cursor >= before.cursor:
                     viewer.lead_on(run_id)
-            self._left.append(self.current)
             self.current = run_id
         for viewer in movers:
             self._in_thread(viewer)
@@ -489,8 +510,12 @@ def _kept_of(cursor: int, last: bytes, last_id: int, found: bytes | None) -> int
     gone with all its events, after its end was told, is none of that: its time is over.
     """
     if last_id < cursor:
-        return None if not last_id and _COMPLETE in last[:_HEAD] else last_id
+        return None if not last_id and _tells_end(last) else last_id
     return 0 if last and found is not None and text_frame(found) != last else None
+
+
+def _tells_end(frame: bytes) -> bool:
+    return _COMPLETE in frame[:_HEAD]
 
 
 def _pieces(frames: Page) -> Iterator[Page]:

@@ -116,6 +116,8 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
 
     def _give(self, giving: socket.socket, client: socket.socket) -> bool:
         with self._turn:
+            if not self.alive:  # soon nobody takes any more
+                return False
             socket.send_fds(giving, [_BYTE], [client.fileno()])
         return True
 

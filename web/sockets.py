@@ -129,4 +129,5 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         cursor=cursor,
         follows=query.run_id is None,
         tell_anew=tell_anew,
+        greeted=last_id,
     )

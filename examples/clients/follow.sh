@@ -5,6 +5,8 @@
 #
 # The log goes to stdout, the progress to stderr. NFCTL_URL says where the service is; NFCTL_TOKEN is sent as a
 # bearer token. Exit code: 0 succeeded, 1 failed, 2 cancelled, 3 when the service refuses or cannot be reached.
+# That the service has lost events that were seen here is noticed as long as it has not come to as many again:
+# websocat does not tell the reason that a socket is closed with.
 set -euo pipefail
 
 say() { printf '%s\n' "$*" >&2; }
@@ -29,11 +31,11 @@ stream() {
 }
 poll() {
     call --fail "$api/runs/$run_id/events?since=$since" |
-        jq --compact-output '{type: "status", data: {last_id}}, .events[]'
+        jq --compact-output '{type: "status", data: {last_id, status}}, .events[]'
 }
 
 # One row a thing to show: the frame's id, the run's final status or -, the kind, the text. With id 0 it is no event, but
-# tells the id of the last one there is.
+# tells the id of the last one there is, and the run's status.
 # shellcheck disable=SC2016  # $data is jq's
 render='
     def counts: to_entries | map(select(.key != "name" and .value > 0) | "\(.value) \(.key)") | join(", ");
@@ -43,7 +45,7 @@ render='
         elif .type == "error" then ["\($data.level): \($data.message) \($data.hint // "")"]
         elif .type == "complete" then ["\($data.status) in \($data.duration_seconds // 0 | round) s"]
         elif .id then ["status: \($data.status)"]
-        elif $data.last_id then ["\($data.last_id)"]
+        elif $data.last_id then ["\($data.last_id) \($data.status)"]
         else empty end;
     [.id // 0, (select(.type == "complete").data.status) // "-", .type] + things | @tsv'
 
@@ -54,13 +56,17 @@ answer=$(call --fail-with-body --header 'Content-Type: application/json' --data 
 run_id=$(jq --raw-output .run_id <<< "$answer")
 say "run $run_id: $(jq --raw-output .status <<< "$answer")"
 
-since=0 result=- shown=
+since=0 result=- shown= rows=
 while [ "$result" = - ]; do
     exec 3< <(if command -v websocat > /dev/null; then stream; else poll; fi)
     source=$!
     while IFS=$'\t' read -r id result kind text; do
         if [ "$id" = 0 ]; then
-            [ "$text" -lt "$since" ] || continue
+            last=${text% *} rows=1
+            case "$last ${text#* }" in    # it has all, and yet not the end that it was told
+                "$since succeeded" | "$since failed" | "$since cancelled") [ "$since" != 0 ] || continue ;;
+                *) [ "$last" -lt "$since" ] || continue ;;
+            esac
             say "the service has lost events that were seen here: all that it keeps comes again"
             since=0
             break
@@ -76,7 +82,13 @@ while [ "$result" = - ]; do
     done < <(jq --raw-output --unbuffered "$render" <&3)
     kill "$source" 2> /dev/null || true
     result=${result:--}
-    [ "$result" != - ] || sleep 1
+    if [ "$result" = - ]; then
+        [ -n "$rows" ] || case $(call --output /dev/null --write-out '%{http_code}' "$api/runs/$run_id" || true) in
+            401 | 403 | 404) give_up "the service refuses to show the run, or has it no more" ;;
+        esac
+        rows=
+        sleep 1
+    fi
 done
 
 case $result in succeeded) exit 0 ;; failed) exit 1 ;; cancelled) exit 2 ;; *) exit 3 ;; esac

@@ -19,6 +19,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
 from shared import events, keys, times
+from shared.errors import StoreAway
 from shared.events import LogLine
 from shared.feed import Batch, Feed
 from shared.lease import Leases
@@ -146,6 +147,7 @@ def watch(hub: Hub) -> Iterator[Watch]:
         to: Hub = hub,
         tell_anew: Callable[[int], None] | None = None,
         sees_a_run: bool = True,
+        greeted: int = 0,
     ) -> Watcher:
         server, client = socket.socketpair()
         for end in (server, client):
@@ -160,6 +162,7 @@ def watch(hub: Hub) -> Iterator[Watch]:
             cursor=cursor,
             follows=run_id is None,
             tell_anew=tell_anew,
+            greeted=greeted,
         )
         watcher = Watcher(viewer, client, closed=closed, pinged=pinged)
         if reads:
@@ -723,6 +726,57 @@ def test_who_sees_a_run_that_redis_lost_whole_is_told(
     assert watcher.closed[:1] == LOST
 
 
+def test_a_queued_run_that_begins_again_is_no_second_loss(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, store: Store, make_run: MakeRun, eventually: Eventually
+) -> None:
+    """Redis has lost the end of a run and the beginning of the next one, and both come again."""
+    first = talk.begin()
+    hub.notice()
+    second = store.submit(make_run(), "queue").run_id
+    watcher = watch()
+    eventually(lambda: watcher.ids(first) == [1])
+    before = all_of(redis)
+    talk.end()
+    store.begin_next()
+    eventually(lambda: watcher.ids(second)[-1:] == [2])
+    lose_what_came_since(redis, before)
+    eventually(lambda: watcher.closed)
+    eventually(lambda: hub.current == first)
+    back = watch()
+    eventually(lambda: back.ids(first) == [1])
+    talk.end()
+    eventually(lambda: back.ids(first) == [1, 2, 3])
+    store.begin_next()
+    eventually(lambda: back.ids(second) == [1, 2])
+    assert (watcher.closed[:1], back.closed) == (LOST, [])
+
+
+def test_one_that_was_greeted_before_a_loss_does_not_go_on_with_a_hole(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, feed: Feed, eventually: Eventually, monkeypatch: Any
+) -> None:
+    """It was told that it has all of four events, and has been sent nothing yet, when Redis comes back with two."""
+    run_id = talk.begin()
+    talk.say("one")
+    before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
+    talk.say("two", "three")
+    away, peek = threading.Event(), feed.peek
+
+    def peeking(places: Sequence[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
+        if not away.is_set():
+            raise StoreAway("Redis does not answer.")
+        return peek(places)
+
+    monkeypatch.setattr(feed, "peek", peeking)
+    comes, waits = (watch(run_id, cursor=4, tell_anew=lambda _: None, greeted=greeted) for greeted in (4, 2))
+    for key, value in before.items():
+        redis.restore(key, 0, value, replace=True)
+    away.set()
+    eventually(lambda: comes.closed)
+    assert comes.closed[:1] == LOST
+    eventually(lambda: waits.viewer in hub._live(run_id))
+    assert waits.closed == []
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_who_follows_is_not_led_back_to_an_earlier_run(
     hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, ended: bool
@@ -771,13 +825,13 @@ def test_who_saw_no_more_than_is_kept_is_told_of_no_loss(
     before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
     talk.say("two", "three")
     eventually(lambda: watcher.ids(run_id) == [1, 2, 3] and watcher.viewer in hub._live(run_id))
-    before_asking = len(asked)
+    before_asking, began = len(asked), time.monotonic()
     for key, value in before.items():
         redis.restore(key, 0, value, replace=True)
     comes = watch(run_id)
     eventually(lambda: watcher.closed)
     eventually(lambda: comes.viewer in hub._live(run_id))
-    assert len(asked) - before_asking < 200
+    assert len(asked) - before_asking < 20 + 110 * (time.monotonic() - began)
     assert watcher.closed[:1] == LOST
     assert (comes.ids(run_id), comes.closed) == ([1], [])
 
@@ -828,6 +882,23 @@ def test_a_newcomer_where_nothing_is_kept_any_more_waits_for_the_next_run(
     second = talk.begin()
     eventually(lambda: stays.ids(second) == comes.ids(second) == [1])
     assert stays.closed == comes.closed == []
+
+
+def test_runs_that_have_ended_are_not_asked_for_again_and_again(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, asked: list[int], eventually: Eventually
+) -> None:
+    """However many are watched; only when Redis has been away each is looked at once."""
+    runs = []
+    for _ in range(3):
+        runs.append(talk.begin())
+        talk.end()
+    watchers = [watch(run_id) for run_id in runs]
+    eventually(lambda: all(one.viewer in hub._live(run) for one, run in zip(watchers, runs, strict=True)))
+    del asked[:]
+    eventually(lambda: len(asked) >= 2)
+    assert set(asked) == {0}
+    redis.client_kill_filter(_type="pubsub")
+    eventually(lambda: 3 in asked)
 
 
 @pytest.mark.parametrize("follows", [False, True])

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_EXACT_BELOW = 10
+
 _COLOURS = {
     "succeeded": "32",
     "failed": "31",
@@ -55,7 +57,7 @@ _NOTES = (
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]]) -> str:
     """Rows under headings, as wide as needed, or a word when there is none. `columns` are pairs of key and heading."""
     if not rows:
-        return "None yet."
+        return "None."
     cells = [[heading for _, heading in columns]]
     cells += [["-" if row.get(key) is None else str(row[key]) for key, _ in columns] for row in rows]
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
@@ -71,10 +73,12 @@ def brief(text: str, most: int = 100) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """`1 h 02 min`, `3 min 20 s`, `12 s`, or a dash."""
+    """`1 h 02 min`, `3 min 20 s`, `12 s`, `0.4 s`, or a dash; nothing is rounded up, as on the page."""
     if value is None:
         return "-"
-    minutes, rest = divmod(round(value), 60)
+    if round(value, 1) < _EXACT_BELOW:
+        return f"{round(value, 1):g} s"
+    minutes, rest = divmod(int(value), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes:02} min"

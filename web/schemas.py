@@ -247,5 +247,11 @@ def _in_words(error: ErrorDetails) -> str:
             return "must be a JSON object"
         case "string_type":
             return "must be text"
+        case "int_parsing" | "int_type":
+            return "must be a whole number"
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "is not known"
         case _:
-            return error["msg"].removeprefix("Value error, ")
+            return re.sub("^Input should be ", "must be ", error["msg"].removeprefix("Value error, "))

@@ -35,7 +35,17 @@ def test_processes_stand_side_by_side() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (0, "0 s"), (12.4, "12 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3720, "1 h 02 min")],
+    [
+        (None, "-"),
+        (0, "0 s"),
+        (0.44, "0.4 s"),
+        (9.96, "9 s"),
+        (12.4, "12 s"),
+        (59.6, "59 s"),
+        (60, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3720, "1 h 02 min"),
+    ],
 )
 def test_seconds_are_read_at_a_glance(value: float | None, text: str) -> None:
     """A duration has the two units that matter."""

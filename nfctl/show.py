@@ -76,8 +76,8 @@ def seconds(value: float | None) -> str:
     """`1 h 02 min`, `3 min 20 s`, `12 s`, `0.4 s`, or a dash; nothing is rounded up, as on the page."""
     if value is None:
         return "-"
-    if round(value, 1) < _EXACT_BELOW:
-        return f"{round(value, 1):g} s"
+    if value < _EXACT_BELOW:
+        return f"{int(10 * value) / 10:g} s"
     minutes, rest = divmod(int(value), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -11,7 +11,7 @@ import gevent
 from gevent.server import StreamServer
 
 _HALF_OPEN_SECONDS = 0.1
-# By whom starts gunicorn, who keeps it for the next one.
+# systemd, say, has given gunicorn its port, and keeps it open for the next one.
 _is_given = "LISTEN_FDS" in os.environ
 _SO_ATTACH_FILTER = 26  # Linux' asm-generic/socket.h, which Python's socket does not name
 # Classic BPF over a TCP header: load the byte of the flags, and where SYN is among them drop the packet.

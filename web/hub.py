@@ -17,7 +17,7 @@ from itertools import compress, groupby
 from redis.client import PubSub
 
 from shared import events, keys, times
-from shared.errors import RunNotFound, StoreAway
+from shared.errors import StoreAway
 from shared.events import EventType
 from shared.feed import Feed, parse_message
 from shared.redis_client import Client, store_errors
@@ -30,8 +30,9 @@ from web.status import queue
 KEEP_ALIVE_SECONDS = 25.0
 _RESTARTS = "The server restarts; connect again."
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
-_LOST = "Redis has lost its newest events. Connect again with since=0."
-_GONE = "This run is no longer kept. Connect again with since=0."
+_ANEW = "Connect again with since=0."
+_LOST = f"Redis has lost its newest events. {_ANEW}"
+_GONE = "This run is no longer kept."
 _PAGE = 50
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
@@ -119,7 +120,7 @@ class Hub:
         self._told_viewers = 0
         self._draining: Callable[[], bool] = lambda: False
         self._deliver_at = 0.0
-        self._waits = self._relays = self._renewed = False
+        self._waits = self._relays = self._all_due = False
 
     @property
     def finished(self) -> bool:
@@ -138,7 +139,10 @@ class Hub:
         threading.Thread(target=self._run, name="hub", daemon=True).start()
 
     def add(self, viewer: Viewer) -> None:
-        """Serve a viewer from its cursor on. Returns once it is live. Raises Stalled when it does not read."""
+        """Serve a viewer from its cursor on. Returns once it is live.
+
+        Raises Stalled when it does not read or cannot go on, RunNotFound, and OSError when it is closed.
+        """
         with self._lock:
             self._viewers.add(viewer)
             if self._waits:
@@ -154,16 +158,18 @@ class Hub:
             latest = self._store.latest_id()
             if latest is None or latest == self.current:
                 return
-            if latest in self._left:
-                self._lose_later_runs(latest)
-            else:
-                self._left.append(self.current)
+            before, is_past = self.current, latest in self._left
+            if is_past:
+                self._lose_followers()
             self._switch(latest)
+            if is_past:
+                while self._left.pop() != latest:  # those after it are no more
+                    pass
+            else:
+                self._left.append(before)
 
-    def _lose_later_runs(self, latest: str) -> None:
-        """Redis has lost those that began after this one, and what those who follow have seen of them."""
-        while self._left.pop() != latest:
-            pass
+    def _lose_followers(self) -> None:
+        """Redis has lost a whole run, and with it what those who follow have seen of it."""
         with self._lock:
             followers = [viewer for viewer in self._viewers if viewer.follows]
             for viewer in followers:
@@ -203,14 +209,17 @@ class Hub:
     def _write_kept(self, viewer: Viewer) -> tuple[int, bytes]:
         """Write all that is kept after the viewer's cursor; returns the last event there is, its id and its frame.
 
-        Raises Stalled when something is missing for it, and it is to begin anew.
+        Raises Stalled when it cannot go on.
         """
         if viewer.run_id is None:
             return 0, b""
         [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
         gone = not last_id and (viewer.cursor > 0 or not viewer.follows)  # not for one that is led to it just now
-        if gone or last_id < viewer.seen:
-            viewer.close(1013, _GONE if gone else _LOST)
+        if gone:
+            viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
+            raise Stalled
+        if last_id < viewer.seen:
+            viewer.close(1013, _LOST)
             raise Stalled
         while viewer.cursor < last_id:
             page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
@@ -268,6 +277,7 @@ class Hub:
                         self._listen(channel)
                         if now - keep_alive_at >= KEEP_ALIVE_SECONDS:
                             keep_alive_at = now
+                            self._all_due = True
                             self._keep_alive()
                             self._ping()
             except StoreAway as error:
@@ -283,13 +293,13 @@ class Hub:
 
     def _listen(self, channel: PubSub) -> None:
         """Relay messages for about a second, or until the subscription was renewed, then re-read."""
-        self._renewed = False
         until = time.monotonic() + _REREAD_SECONDS
-        while (left := until - time.monotonic()) > 0 and not (self._draining() or self._renewed):
+        while (left := until - time.monotonic()) > 0 and not (self._draining() or self._all_due):
             first = self._next(channel, min(left, _PULSE_SECONDS))
             if first is not None:
                 self._relay(self._gather(channel, first))
         self._reread()
+        self._all_due = False
         if self._queue_changed:
             self._keep_alive()
 
@@ -309,7 +319,7 @@ class Hub:
         if message is not None and message["type"] == "message":
             return parse_message(message["data"])
         # redis-py subscribes anew by itself when it has to connect anew: Redis may be another than before.
-        self._renewed = self._renewed or message is not None
+        self._all_due = self._all_due or message is not None
         return None
 
     def _relay(self, messages: list[Message]) -> None:
@@ -338,8 +348,8 @@ class Hub:
             stood = {
                 run_id: (one, one.cursor, one.last)
                 for run_id, one in self._channels.items()
-                # After the end of a run nothing comes, and nothing can be lost but by a Redis that was away.
-                if run_id and (self._renewed or not _tells_end(one.last))
+                # After the end of a run nothing comes, and hardly anything can be lost but by a Redis that was away.
+                if run_id and (self._all_due or not _tells_end(one.last))
             }
         stand = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
         for (channel, cursor, last), (last_id, found) in zip(stood.values(), stand, strict=True):
@@ -444,7 +454,7 @@ class Hub:
         try:
             viewer.outbox.flush()
             self._catch_up(viewer)
-        except (Stalled, RunNotFound, OSError):  # closed already, or it must not go on with a hole
+        except (Stalled, OSError):  # closed already, or it must not go on with a hole
             viewer.close(1013, TOO_SLOW)
         except Exception:  # nor then
             _log.exception("A viewer could not be caught up.", extra={"action": "socket.failed"})

@@ -23,7 +23,7 @@ _lock = monkey.get_original("_thread", "allocate_lock")()
 
 
 class Stalled(Exception):
-    """The client has read nothing for `STALL_SECONDS`, or is gone."""
+    """The client has read nothing for `STALL_SECONDS`, is gone, or must not go on because something is missing."""
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -148,7 +148,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
 
 def _turn_away(client: socket.socket) -> None:
     """Answer a request that is still unread: without reading it, its client would see no answer but a reset."""
-    answer = problem(503, "Too many sockets are being opened at once. Try again in a few seconds.")
+    answer = problem(503, "No socket can be opened just now. Try again in a few seconds.")
     head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM_TYPE}\r\nRetry-After: {RETRY_SECONDS}\r\n"
     body = answer.get_data()
     with suppress(OSError):

@@ -83,7 +83,7 @@ while [ "$result" = - ]; do
     kill "$source" 2> /dev/null || true
     result=${result:--}
     if [ "$result" = - ]; then
-        [ -n "$rows" ] || case $(call --output /dev/null --write-out '%{http_code}' "$api/runs/$run_id" || true) in
+        [ -n "$rows" ] || case $(call --output /dev/null --write-out '%{http_code}' "$api/runs/$run_id" 2> /dev/null || true) in
             401 | 403 | 404) give_up "the service refuses to show the run, or has it no more" ;;
         esac
         rows=

@@ -169,28 +169,24 @@ def test_a_client_says_why_it_cannot_start_a_run(client: str, service: Any, jq: 
         assert done.stderr.strip()
 
 
-class Forgetful(BaseHTTPRequestHandler):
-    """A service that has lost the newest of what it told, by the time that it is asked again."""
+class Scripted(BaseHTTPRequestHandler):
+    """A service that answers each look at a run's events with the next of its `pages`, and with 404 after the last."""
 
     def do_POST(self) -> None:
         """A run is taken in."""
         self._answer({"run_id": "run-20260131-000000-abcdef12", "status": "starting"})
 
     def do_GET(self) -> None:
-        """Three lines, then only the first of them, and then that one with what came of it."""
-        told = {"since=0": ["one", "two", "three"], "since=3": []}
-        if self.server.asked.count("since=3"):  # type: ignore[attr-defined]  # a list that the test gives it
-            told = {"since=0": ["one", "2"]}
-        since = self.path.partition("?")[2]
-        self.server.asked.append(since)  # type: ignore[attr-defined]
-        lines = told.get(since, [])
-        events: list[dict[str, Any]] = [
-            {"id": number, "type": "log", "data": {"lines": [{"message": line}]}}
-            for number, line in enumerate(lines, start=1)
-        ]
-        if "2" in lines:
-            events.append({"id": 3, "type": "complete", "data": {"status": "succeeded", "duration_seconds": 1}})
-        self._answer({"last_id": len(events) or 1, "events": events})
+        """The events, by what they were asked for."""
+        pages: list[dict[str, Any]] = self.server.pages  # type: ignore[attr-defined]  # the test gives it these
+        if pages and "/events" in self.path:
+            page = pages.pop(0)
+            assert page["asked"] == self.path.partition("?")[2]
+            self._answer(page)
+        elif pages:
+            self._answer({})
+        else:
+            self.send_error(404)
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
@@ -203,17 +199,52 @@ class Forgetful(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_who_polls_begins_anew_when_the_service_has_lost_events(jq: Path, tmp_path: Path) -> None:
-    """The ids that it saw mean other events now."""
+def page(asked: str, last_id: int, status: str, *lines: str, ended: bool = False) -> dict[str, Any]:
+    """What a service answers to that question: an event for each line, and perhaps the end."""
+    events: list[dict[str, Any]] = [
+        {"id": number, "type": "log", "data": {"lines": [{"message": line}]}}
+        for number, line in enumerate(lines, start=1)
+    ]
+    if ended:
+        events.append({"id": last_id, "type": "complete", "data": {"status": status, "duration_seconds": 1}})
+    return {"asked": asked, "last_id": last_id, "status": status, "events": events}
+
+
+SEEN = page("since=0", 3, "running", "one", "two", "three")
+
+
+@pytest.mark.parametrize(
+    ("later", "code", "lines", "said"),
+    [
+        (
+            [page("since=3", 1, "running"), page("since=0", 3, "succeeded", "one", "2", ended=True)],
+            0,
+            ["one", "2"],
+            "has lost events",
+        ),
+        (
+            [page("since=3", 3, "failed"), page("since=0", 3, "failed", "one", "2", ended=True)],
+            1,
+            ["one", "2"],
+            "has lost events",
+        ),
+        ([], 3, [], "has it no more"),
+    ],
+    ids=["fewer", "ended otherwise", "gone"],
+)
+def test_who_polls_a_service_that_has_lost_events_is_not_stuck(
+    later: list[dict[str, Any]], code: int, lines: list[str], said: str, jq: Path, tmp_path: Path
+) -> None:
+    """The ids that it saw mean other events now, so it begins anew; a run that is gone is not waited for."""
     for tool in ("bash", "curl", "jq", "sleep"):  # and no websocat
         (tmp_path / tool).symlink_to(shutil.which(tool) or "/bin/false")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
-        server.asked = []  # type: ignore[attr-defined]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Scripted) as server:
+        server.pages = [SEEN, *later]  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         environment = {"PATH": str(tmp_path), "NFCTL_URL": f"http://127.0.0.1:{server.server_port}"}
         command = ["bash", str(EXAMPLES / "clients" / "follow.sh"), "hello"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         server.shutdown()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["one", "two", "three", "one", "2"]
-    assert "has lost events" in done.stderr
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines() == ["one", "two", "three", *lines]
+    assert said in done.stderr

@@ -39,7 +39,7 @@ def test_processes_stand_side_by_side() -> None:
         (None, "-"),
         (0, "0 s"),
         (0.44, "0.4 s"),
-        (9.96, "9 s"),
+        (9.96, "9.9 s"),
         (12.4, "12 s"),
         (59.6, "59 s"),
         (60, "1 min 00 s"),

@@ -45,7 +45,7 @@ export function clock(seconds) {
 /** 3852 → "1 h 4 min"; 0.4 → "0.4 s": a length that is over. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";
-  if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
+  if (seconds < 10) return `${Math.floor(10 * seconds) / 10} s`;
   const whole = Math.floor(seconds);
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;

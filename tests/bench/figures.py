@@ -59,7 +59,7 @@ def compared(what: str, other: str, ours: Sequence[float], theirs: Sequence[floa
 
 
 def marked(said: str, *, lags: bool) -> str:
-    """Marked where it was of a server that could not keep up: what it did not do cost it nothing."""
+    """Marked where it was of a server that could not keep up: its frames share more writes, and so cost less."""
     return f"{said} ({LAGS})" if lags else said
 
 

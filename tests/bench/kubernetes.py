@@ -21,7 +21,7 @@ import orjson
 from bench.figures import HEADINGS, Row, compared, latencies, milliseconds, ratio, table
 from bench.line import bare_python, memory_row, read_stamps
 from bench.processes import TrialFailed, Used, cpu_at_end, memory
-from bench.stage import STREAM, socket_events, stamps
+from bench.stage import STREAM, whole_run
 from cluster import images
 from cluster.deployment import deploy_runs, runner_settings
 from cluster.node import Node, up
@@ -134,7 +134,7 @@ def steady(node: Node, running: Service) -> list[Row]:
     tail, reader = follow(node, job, watched, lines)
     watches = [kubectl(node, "get", kind, "-w") for kind in ("jobs", "pods")]
     memories = [memory(pid) for pid in running.children("worker@")]
-    seen = [at - stamp for event, at in socket_events(running.port, run_id) for stamp in stamps(event)]
+    seen = [at - stamp for printed, at in whole_run(running.port, run_id, lines) for stamp in printed]
     minutes = (time.monotonic() - began) / 60
     reader.join(10)
     cpu, their_cpu = used.seconds(), 0.0
@@ -178,9 +178,9 @@ def burst(node: Node, running: Service) -> list[Row]:
     tail, reader = follow(node, f"nextflow-{run_id}", watched, _AT_ONCE)
     printed: list[float] = []
     seen: list[float] = []
-    for event, at in socket_events(running.port, run_id):
-        printed += stamps(event)
-        seen += [at - stamp for stamp in stamps(event)]
+    for told, at in whole_run(running.port, run_id, _AT_ONCE):
+        printed += told
+        seen += [at - stamp for stamp in told]
     reader.join(10)
     cpu = used.seconds()
     their_cpu = cpu_at_end(tail)

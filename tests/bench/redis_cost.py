@@ -108,7 +108,9 @@ def _ours(load: Load) -> Work:
         watch.begin()
         cast.publish()
         cast.published(load)
-        return watch.end().each(idle, load.rate * load.seconds)
+        work = watch.end()
+        cast.whole_report()
+        return work.each(idle, load.rate * load.seconds)
 
 
 def _bare(load: Load, subscribers: int) -> Work:

@@ -174,6 +174,28 @@ def socket_events(port: int, run_id: str, since: int = 0) -> Iterator[tuple[dict
         yield orjson.loads(message), at
 
 
+def whole_run(port: int, run_id: str, lines: int) -> Iterator[tuple[list[float], float]]:
+    """When the lines of each event of a run of the stand-in were printed, with the time of its reading.
+
+    Raises TrialFailed unless each line came once and in order.
+    """
+    due = 0
+    for event, at in socket_events(port, run_id):
+        if event["type"] != "log":
+            continue
+        printed = []
+        for line in event["data"]["lines"]:
+            words = line["message"].split(maxsplit=3)
+            if words[:1] == ["stamp"]:
+                if int(words[2]) != due:
+                    raise TrialFailed(f"Line {words[2]} came where {due} was due.")
+                due += 1
+                printed.append(float(words[1]))
+        yield printed, at
+    if due != lines:
+        raise TrialFailed(f"Only {due:,} of {lines:,} lines came.")
+
+
 def stamps(event: Mapping[str, Any]) -> list[float]:
     """When the lines of an event were printed."""
     if event["type"] != "log":

@@ -1,6 +1,8 @@
 """The wire: bytes that a log line takes on its way to a viewer, beside the line's own."""
 
+import orjson
 from bench.figures import Row, Section, ratio
+from bench.processes import TrialFailed
 from bench.sizes import Sizes
 from bench.stage import AT_ONCE, messages, printing, service_with_child
 from service_process import Service
@@ -22,6 +24,9 @@ def measure(_sizes: Sizes) -> list[Section]:
 def _row(running: Service, how: str, rate: int, lines: int) -> Row:
     run_id = running.submit("bench", parameters=printing(rate, lines, _WIDTH))
     frames = [message for message, _ in messages(running.port, run_id) if _LOG in message[:40]]
+    came = sum(len(orjson.loads(frame)["data"]["lines"]) for frame in frames)
+    if came != lines:
+        raise TrialFailed(f"{came:,} of {lines:,} lines came.")
     sent = sum(map(_framed, frames))
     own = sum(len(line) + 1 for line in running.lines(run_id))
     what = f"A line, {how}, {lines / len(frames):.0f} a frame (bytes)"

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net/http"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -65,10 +66,48 @@ func relay(stop context.Context, node *centrifuge.Node, url, channel string) err
 		return err
 	}
 	defer client.Close()
+	waiting := newQueue()
+	go func() {
+		for {
+			if _, err := node.Publish(room, waiting.take()); err != nil {
+				log.Print(err)
+			}
+		}
+	}()
 	subscribe := client.B().Subscribe().Channel(channel).Build()
 	return client.Receive(stop, subscribe, func(message rueidis.PubSubMessage) {
-		if _, err := node.Publish(room, []byte(message.Message)); err != nil {
-			log.Print(err)
-		}
+		waiting.put([]byte(message.Message))
 	})
+}
+
+// A queue without a bound: who reads from Redis must not wait for thousands of sockets, or its connection is given up
+// as dead, and with it all that is published until it is back.
+type queue struct {
+	lock  sync.Mutex
+	more  *sync.Cond
+	items [][]byte
+}
+
+func newQueue() *queue {
+	made := &queue{}
+	made.more = sync.NewCond(&made.lock)
+	return made
+}
+
+func (q *queue) put(item []byte) {
+	q.lock.Lock()
+	q.items = append(q.items, item)
+	q.lock.Unlock()
+	q.more.Signal()
+}
+
+func (q *queue) take() []byte {
+	q.lock.Lock()
+	defer q.lock.Unlock()
+	for len(q.items) == 0 {
+		q.more.Wait()
+	}
+	item := q.items[0]
+	q.items = q.items[1:]
+	return item
 }

@@ -291,4 +291,7 @@ def tasks(session: Session, run_id: str | None) -> None:
 @click.pass_obj
 def resume(session: Session, run_id: str | None, follow: bool) -> None:
     """Run RUN_ID, or the last run that has ended, again without the tasks that are done."""
-    _submit(session, {"resume": session.ended_run(run_id), "when_busy": "queue", "triggered_by": "nfctl"}, follow)
+    resumed = session.ended_run(run_id)
+    if not session.as_json:
+        click.echo(f"Resuming {resumed}.")
+    _submit(session, {"resume": resumed, "when_busy": "queue", "triggered_by": "nfctl"}, follow)

@@ -167,8 +167,8 @@ class Settings:
     socket_processes: int = _setting(
         "1",
         _whole(0, 64),
-        "Processes that hold open sockets: one for each 2,000, up to the number of processors. 0: those that answer"
-        " requests hold them.",
+        "Processes that hold open sockets. Set one for each 2,000 that are to be open, up to the number of processors."
+        " 0: those that answer requests hold them.",
     )
     flower_port: int = _setting("5555", _whole(0, 65535), "Flower's port, on 127.0.0.1. 0: no Flower.")
     flower_url: str = _setting(

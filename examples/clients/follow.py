@@ -100,10 +100,29 @@ def follow(url: str, run_id: str) -> int:
     raise AssertionError("frames() ends only by an exception")
 
 
+def json_object(text: str) -> dict[str, Any]:
+    """A run's parameters."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return found
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong usage is no cancelled run, whose code argparse gives it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and what is wrong."""
+        give_up(f"{self.format_usage()}{message}")
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     parser.add_argument("pipeline")
-    parser.add_argument("parameters", nargs="?", type=json.loads, default={}, help="a JSON object")
+    parser.add_argument("parameters", nargs="?", type=json_object, default={}, help="a JSON object")
     parser.add_argument("--url", default=os.environ.get("NFCTL_URL", "http://127.0.0.1:8000"))
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C without a traceback

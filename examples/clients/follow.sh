@@ -50,7 +50,7 @@ render='
     [.id // 0, (select(.type == "complete").data.status) // "-", .type] + things | @tsv'
 
 body=$(jq --null-input --arg pipeline "$1" --argjson parameters "${2:-"{}"}" \
-    '{$pipeline, $parameters, when_busy: "queue", triggered_by: "follow.sh"}') || give_up "the parameters are no JSON object: $2"
+    '{$pipeline, $parameters, when_busy: "queue", triggered_by: "follow.sh"}' 2> /dev/null) || give_up "the parameters are no JSON object: $2"
 answer=$(call --fail-with-body --header 'Content-Type: application/json' --data "$body" "$api/run") ||
     give_up "the service refused, or is not there: $answer"
 run_id=$(jq --raw-output .run_id <<< "$answer")

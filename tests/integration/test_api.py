@@ -267,10 +267,10 @@ def test_artifacts_are_listed_and_sent(api: FlaskClient, settings: Settings, end
 
 def test_a_run_resumes_another(api: FlaskClient, ended: Ended) -> None:
     """A resumed run shares session and request with the earlier one, but for what is given anew."""
-    earlier = ended(parameters={"n": 3}, revision="v1")
+    earlier = ended(pipeline="lab/flow", parameters={"n": 3}, revision="v1")
     answer = api.post(f"{API}/run", json={"resume": earlier.run_id, "revision": "v2"}).json or {}
     info = api.get(f"{API}/runs/{answer['run_id']}").json or {}
-    assert (info["session_id"], info["resumes"], info["pipeline"]) == (earlier.session_id, True, "hello")
+    assert (info["session_id"], info["resumes"], info["pipeline"]) == (earlier.session_id, True, "lab/flow")
     assert (info["parameters"], info["revision"]) == ({"n": 3}, "v2")
     refused = problem(api.post(f"{API}/run", json={"resume": answer["run_id"], "when_busy": "queue"}), 422)
     assert refused["errors"][0]["loc"] == ["resume"]
@@ -375,6 +375,7 @@ def test_answers_are_as_documented(api: FlaskClient, document: dict[str, Any], t
         ({"json": {"pipeline": "hello", "revision": "me:password@git"}}, 422),
         ({"json": {"pipeline": "hello", "workdir": "s3://me:password@bucket/work"}}, 422),
         ({"json": {"pipeline": "hello", "parameters": {"n": [2**63]}}}, 422),
+        ({"json": {"pipeline": "hello", "revision": "v1"}}, 422),
         ({"json": {"pipeline": "a\nb"}}, 422),
         ({"json": {"pipeline": "a\0b"}}, 422),
         ({"json": {"pipeline": "hello", "parameters": {"x\n": 1}}}, 422),

@@ -157,17 +157,18 @@ def _submit(session: Session, request: dict[str, Any], follow: bool) -> None:
     if session.as_json and not follow:
         click.echo(json.dumps(answer))
     elif not session.as_json:
-        click.echo(_submitted(answer, watched=follow))
+        click.echo(_submitted(answer, request.get("resume"), watched=follow))
     if follow:
         sys.exit(follow_run(session.client, answer["run_id"], as_json=session.as_json))
 
 
-def _submitted(answer: dict[str, Any], *, watched: bool) -> str:
+def _submitted(answer: dict[str, Any], resumed: str | None, *, watched: bool) -> str:
     if answer["attached"]:
         return f"Run {answer['run_id']} is active; attached to it instead."
     place = f" at place {answer['queue_position']}" if answer.get("queue_position") else ""
     watch = "" if watched else f" Watch it with: {show.called()} logs {answer['run_id']} --follow"
-    return f"Run {answer['run_id']} is {answer['status']}{place}.{watch}"
+    what = f", which resumes {resumed}," if resumed else ""
+    return f"Run {answer['run_id']}{what} is {answer['status']}{place}.{watch}"
 
 
 @commands.command()
@@ -291,7 +292,4 @@ def tasks(session: Session, run_id: str | None) -> None:
 @click.pass_obj
 def resume(session: Session, run_id: str | None, follow: bool) -> None:
     """Run RUN_ID, or the last run that has ended, again without the tasks that are done."""
-    resumed = session.ended_run(run_id)
-    if not session.as_json:
-        click.echo(f"Resuming {resumed}.")
-    _submit(session, {"resume": resumed, "when_busy": "queue", "triggered_by": "nfctl"}, follow)
+    _submit(session, {"resume": session.ended_run(run_id), "when_busy": "queue", "triggered_by": "nfctl"}, follow)

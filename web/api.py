@@ -119,8 +119,9 @@ def _poke(service: Service, run_id: str) -> None:
 
 def _refuse_revision(service: Service, run: Run) -> None:
     """Nextflow would say so too, but only when the run's turn has come. Raises InvalidRequest."""
-    named = {workflow["pipeline"] for workflow in read_catalog(service.settings.pipelines_dir)} if run.revision else ()
-    if run.pipeline in named:
+    here = service.settings.pipelines_dir
+    named = {workflow["pipeline"] for workflow in read_catalog(here)} if run.revision else ()
+    if run.pipeline in named and (here / run.pipeline).exists():  # the catalog may name repositories too
         why = f"is nothing that {run.pipeline} has: it is a pipeline of this service, not a repository"
         raise InvalidRequest([{"loc": ["revision"], "msg": why}])
 

@@ -17,4 +17,4 @@ def read_catalog(pipelines_dir: Path) -> list[dict[str, Any]]:
     workflows = content.get("workflows") if isinstance(content, dict) else None
     if not isinstance(workflows, list):
         return []
-    return [item for item in workflows if isinstance(item, dict) and item.get("pipeline")]
+    return [item for item in workflows if isinstance(item, dict) and isinstance(item.get("pipeline"), str)]

@@ -113,7 +113,7 @@ class RunRequest(_Strict):
         examples=["hello", "nextflow-io/hello"],
     )
     revision: Annotated[Word, Field(min_length=1, max_length=256)] | None = Field(
-        None, description="A branch, tag or commit."
+        None, description="A branch, tag or commit of a repository; a pipeline of PIPELINES_DIR has none."
     )
     profile: Annotated[Word, Field(min_length=1, max_length=256)] | None = Field(
         None, description="Configuration profiles, with commas between."

@@ -3,7 +3,7 @@
     python follow.py hello '{"fast": true}'
 
 NFCTL_URL says where the service is; NFCTL_TOKEN is sent as a bearer token. The exit code: 0 succeeded,
-1 failed, 2 cancelled, 3 refused or out of reach. Ctrl-C ends the following, not the run.
+1 failed, 2 cancelled, 3 wrong usage, refused or out of reach. Ctrl-C ends the following, not the run.
 """
 
 import argparse
@@ -100,10 +100,15 @@ def follow(url: str, run_id: str) -> int:
     raise AssertionError("frames() ends only by an exception")
 
 
+def no_number(name: str) -> NoReturn:
+    """NaN and its like, which JSON has not."""
+    raise ValueError(name)
+
+
 def json_object(text: str) -> dict[str, Any]:
     """A run's parameters."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=no_number)
     except ValueError:
         found = None
     if not isinstance(found, dict):

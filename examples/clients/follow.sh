@@ -4,7 +4,7 @@
 #     ./follow.sh hello '{"fast": true}'
 #
 # The log goes to stdout, the progress to stderr. NFCTL_URL says where the service is; NFCTL_TOKEN is sent as a
-# bearer token. Exit code: 0 succeeded, 1 failed, 2 cancelled, 3 when the service refuses or cannot be reached.
+# bearer token. Exit code: 0 succeeded, 1 failed, 2 cancelled, 3 wrong usage, or the service refuses or is away.
 # That the service has lost events that were seen here is noticed as long as it has not come to as many again:
 # websocat does not tell the reason that a socket is closed with.
 set -euo pipefail

@@ -297,10 +297,20 @@ def test_the_rest_of_the_service_answers(api: FlaskClient, settings: Settings) -
 def test_a_broken_catalog_is_an_empty_one(redis: Client, settings: Settings, tmp_path: Path) -> None:
     """Whatever stands in the catalog's file, the call answers."""
     api = create_app(replace(settings, pipelines_dir=tmp_path)).test_client()
-    for text in ("", "[", "workflows: 3", "workflows: {a: 1}", "- 1", "workflows: [{pipeline: hello}, 3]", "a: *b"):
+    some = ("workflows: [{pipeline: hello}, 3]", "workflows: [{pipeline: hello}, {pipeline: [a]}, {pipeline: 7}]")
+    for text in ("", "[", "workflows: 3", "workflows: {a: 1}", "- 1", *some, "a: *b"):
         (tmp_path / "test_workflows.yaml").write_text(text)
         found = checked(api.get(f"{API}/catalog"), answers.Catalog)["workflows"]
         assert found == ([{"pipeline": "hello"}] if "hello" in text else [])
+
+
+def test_a_repository_in_the_catalog_has_revisions(redis: Client, settings: Settings, tmp_path: Path) -> None:
+    """Only what lies in the directory itself has none."""
+    api = create_app(replace(settings, pipelines_dir=tmp_path)).test_client()
+    (tmp_path / "test_workflows.yaml").write_text("workflows: [{pipeline: here}, {pipeline: lab/flow}]")
+    (tmp_path / "here").mkdir()
+    problem(api.post(f"{API}/run", json={"pipeline": "here", "revision": "v1"}), 422)
+    assert api.post(f"{API}/run", json={"pipeline": "lab/flow", "revision": "v1"}).status_code == 202
 
 
 def test_health_says_what_is_missing(api: FlaskClient) -> None:

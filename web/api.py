@@ -11,7 +11,6 @@ from shared.errors import StoreAway
 from shared.runs import Run, RunStatus
 from shared.store import Store, Submission
 from web import answers, schemas
-from web.catalog import read_catalog
 from web.hub import Hub
 from web.intake import make_run
 from web.openapi import NOT_FOUND, describe
@@ -50,7 +49,6 @@ def api(service: Service, hub: Hub) -> Blueprint:
         key = _idempotency_key()
         wanted, body = parse_body(schemas.RunRequest)
         made = make_run(store, wanted, times.now())
-        _refuse_revision(service, made)
         taken = store.submit(made, wanted.when_busy, key, body)
         if taken.outcome == "started" and not taken.replayed:
             _poke(service, taken.run_id)
@@ -115,15 +113,6 @@ def _poke(service: Service, run_id: str) -> None:
     # The record is kept, so the run is taken in: the reconciler pokes as soon as it can.
     with suppress(StoreAway):
         service.broker.poke(run_id)
-
-
-def _refuse_revision(service: Service, run: Run) -> None:
-    """Nextflow would say so too, but only when the run's turn has come. Raises InvalidRequest."""
-    here = service.settings.pipelines_dir
-    named = {workflow["pipeline"] for workflow in read_catalog(here)} if run.revision else ()
-    if run.pipeline in named and (here / run.pipeline).exists():  # the catalog may name repositories too
-        why = f"is nothing that {run.pipeline} has: it is a pipeline of this service, not a repository"
-        raise InvalidRequest([{"loc": ["revision"], "msg": why}])
 
 
 def _idempotency_key() -> str | None:

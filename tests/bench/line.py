@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 
 import orjson
@@ -108,10 +107,10 @@ def throughput() -> list[Row]:
     """Lines a second of one run that prints as fast as it can, all the way to a socket, beside `cat` of its log."""
     lines = 200_000
     with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
-        began, used = time.monotonic(), Used(running.pid)
+        posted, used = time.time(), Used(running.pid)
         run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
-        deque(whole_run(running.port, run_id, lines), maxlen=0)
-        ours, cpu = lines / (time.monotonic() - began), used.seconds()
+        _, last = whole_run(running.port, run_id, lines)[-1]
+        ours, cpu = lines / (last - posted), used.seconds()
         began = time.monotonic()
         with (running.data_dir / "runs" / run_id / "log").open("rb") as log:
             cat_cpu = cpu_to_end(["cat"], log)

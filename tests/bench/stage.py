@@ -174,13 +174,16 @@ def socket_events(port: int, run_id: str, since: int = 0) -> Iterator[tuple[dict
         yield orjson.loads(message), at
 
 
-def whole_run(port: int, run_id: str, lines: int) -> Iterator[tuple[list[float], float]]:
+def whole_run(port: int, run_id: str, lines: int) -> list[tuple[list[float], float]]:
     """When the lines of each event of a run of the stand-in were printed, with the time of its reading.
 
-    Raises TrialFailed unless each line came once and in order.
+    Nothing is looked at before all is read, so that the client does nothing else meanwhile. Raises TrialFailed unless
+    each line came once and in order.
     """
+    found: list[tuple[list[float], float]] = []
     due = 0
-    for event, at in socket_events(port, run_id):
+    for message, at in list(messages(port, run_id)):
+        event = orjson.loads(message)
         if event["type"] != "log":
             continue
         printed = []
@@ -191,9 +194,10 @@ def whole_run(port: int, run_id: str, lines: int) -> Iterator[tuple[list[float],
                     raise TrialFailed(f"Line {words[2]} came where {due} was due.")
                 due += 1
                 printed.append(float(words[1]))
-        yield printed, at
+        found.append((printed, at))
     if due != lines:
         raise TrialFailed(f"Only {due:,} of {lines:,} lines came.")
+    return found
 
 
 def stamps(event: Mapping[str, Any]) -> list[float]:

@@ -328,7 +328,7 @@ class Hub:
             self._relay_run(run_id, page)
 
     def _relay_run(self, run_id: str, page: Page) -> None:
-        if run_id != self.current and any(_STATUS in frame[:40] for _, frame in page):
+        if run_id != self.current and any(_tells(_STATUS, frame) for _, frame in page):
             self._queue_changed = True
             self.notice()
         channel = self._channels.get(run_id)
@@ -349,7 +349,7 @@ class Hub:
                 run_id: (one, one.cursor, one.last)
                 for run_id, one in self._channels.items()
                 # After the end of a run nothing comes, and hardly anything can be lost but by a Redis that was away.
-                if run_id and (self._all_due or not _tells_end(one.last))
+                if run_id and (self._all_due or not _tells(_COMPLETE, one.last))
             }
         stand = self._feed.peek([(run_id, cursor) for run_id, (_, cursor, _) in stood.items()])
         for (channel, cursor, last), (last_id, found) in zip(stood.values(), stand, strict=True):
@@ -520,12 +520,12 @@ def _kept_of(cursor: int, last: bytes, last_id: int, found: bytes | None) -> int
     gone with all its events, after its end was told, is none of that: its time is over.
     """
     if last_id < cursor:
-        return None if not last_id and _tells_end(last) else last_id
+        return None if not last_id and _tells(_COMPLETE, last) else last_id
     return 0 if last and found is not None and text_frame(found) != last else None
 
 
-def _tells_end(frame: bytes) -> bool:
-    return _COMPLETE in frame[:_HEAD]
+def _tells(kind: bytes, frame: bytes) -> bool:
+    return kind in frame[:_HEAD]
 
 
 def _pieces(frames: Page) -> Iterator[Page]:

@@ -46,6 +46,14 @@ def web(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         process.wait(30)
 
 
+def listening() -> gevent.socket.socket:
+    """A port for a server of this process."""
+    listener = gevent.socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
 def _is_healthy(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
@@ -108,9 +116,7 @@ def test_when_nobody_serves_the_port_after_this_none_is_let_in_anew(monkeypatch:
 
     half_open = gevent.event.Event()
     monkeypatch.setattr(gevent, "sleep", lambda _: half_open.wait())
-    listener = gevent.socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
+    listener = listening()
     address = listener.getsockname()
     server = door.Door(listener, handle=serve)
     with socket.create_connection(address) as early:  # the kernel has let it in, and nobody has seen it yet
@@ -135,9 +141,7 @@ def test_a_port_is_closed_though_nobody_more_can_be_accepted(monkeypatch: pytest
     def fails(_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    listener = gevent.socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
+    listener = listening()
     monkeypatch.setattr(door.Door, "do_read", fails)
     server = door.Door(listener, handle=lambda *_: None)
     server.close()

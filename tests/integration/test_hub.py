@@ -124,6 +124,7 @@ def hub(redis: Client, store: Store, feed: Feed, stop: threading.Event, eventual
 
 
 Watch = Callable[..., Watcher]
+Dumped = dict[Any, bytes]
 LOST = [(1013, "Redis has lost its newest events. Connect again with since=0.")]
 
 
@@ -595,10 +596,20 @@ def test_a_redis_that_lost_its_newest_events_is_told(
     eventually(lambda: back.ids(run_id) == [1, 2, 3])
 
 
-def set_back_and_go_on(redis: Client, run_id: str, before: dict[str, bytes]) -> None:
+def dumped(redis: Client, *names: Any) -> Dumped:
+    """What Redis has under these names, to be given to `restore`."""
+    return {name: redis.dump(name) for name in names}
+
+
+def restore(redis: Client, before: Dumped) -> None:
+    """Redis has that again, whatever came since."""
+    for name, value in before.items():
+        redis.restore(name, 0, value, replace=True)
+
+
+def set_back_and_go_on(redis: Client, run_id: str, before: Dumped) -> None:
     """The run is as it was, with two events, and then told of three others."""
-    for key, value in before.items():
-        redis.restore(key, 0, value, replace=True)
+    restore(redis, before)
     for number in (3, 4, 5):
         redis.xadd(keys.events(run_id), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
     redis.hset(keys.run(run_id), "seq", 5)
@@ -611,7 +622,7 @@ def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
     run_id = talk.begin()
     talk.say("one")
     watcher = watch(run_id)
-    before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
+    before = dumped(redis, keys.run(run_id), keys.events(run_id))
     talk.say("two", "three")
     eventually(lambda: watcher.ids(run_id) == [1, 2, 3, 4])
     with redis.pipeline(transaction=True) as lost:
@@ -666,7 +677,7 @@ def test_a_loss_is_told_before_another_run_is_followed(
     first = talk.begin()
     talk.say("one")
     watcher = watch()
-    before = {key: redis.dump(key) for key in (keys.run(first), keys.events(first))}
+    before = dumped(redis, keys.run(first), keys.events(first))
     talk.say("two", "three")
     eventually(lambda: watcher.ids(first) == [1, 2, 3, 4] and watcher.viewer in hub._live(first))
     with redis.pipeline(transaction=True) as lost:
@@ -695,18 +706,12 @@ def interrupted(redis: Client, settings: Settings) -> Interrupted:
     return Interrupted(redis, settings)
 
 
-def all_of(redis: Client) -> dict[bytes, bytes]:
-    """What Redis has, to be given to `lose_what_came_since`."""
-    return {key: redis.dump(key) for key in redis.keys("*")}
-
-
-def lose_what_came_since(redis: Client, before: dict[bytes, bytes]) -> None:
+def lose_what_came_since(redis: Client, before: Dumped) -> None:
     """Redis is as it was, and its subscribers have to come again."""
     with redis.pipeline(transaction=True) as lost:
         for key in redis.keys("*"):
             lost.delete(key)
-        for key, value in before.items():
-            lost.restore(key, 0, value, replace=True)
+        restore(lost, before)
         lost.client_kill_filter(_type="pubsub")
         lost.execute()
 
@@ -716,7 +721,7 @@ def test_who_sees_a_run_that_redis_lost_whole_is_told(
     hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, follows: bool
 ) -> None:
     """It began in what was lost, so nothing of it is kept, and nothing is told of its end."""
-    before = all_of(redis)
+    before = dumped(redis, *redis.keys())
     run_id = talk.begin()
     hub.notice()
     watcher = watch(None if follows else run_id)
@@ -735,7 +740,7 @@ def test_a_queued_run_that_begins_again_is_no_second_loss(
     second = store.submit(make_run(), "queue").run_id
     watcher = watch()
     eventually(lambda: watcher.ids(first) == [1])
-    before = all_of(redis)
+    before = dumped(redis, *redis.keys())
     talk.end()
     store.begin_next()
     eventually(lambda: watcher.ids(second)[-1:] == [2])
@@ -757,7 +762,7 @@ def test_one_that_was_greeted_before_a_loss_does_not_go_on_with_a_hole(
     """It was told that it has all of four events, and has been sent nothing yet, when Redis comes back with two."""
     run_id = talk.begin()
     talk.say("one")
-    before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
+    before = dumped(redis, keys.run(run_id), keys.events(run_id))
     talk.say("two", "three")
     away, peek = threading.Event(), feed.peek
 
@@ -768,8 +773,7 @@ def test_one_that_was_greeted_before_a_loss_does_not_go_on_with_a_hole(
 
     monkeypatch.setattr(feed, "peek", peeking)
     comes, waits = (watch(run_id, cursor=4, tell_anew=lambda _: None, greeted=greeted) for greeted in (4, 2))
-    for key, value in before.items():
-        redis.restore(key, 0, value, replace=True)
+    restore(redis, before)
     away.set()
     eventually(lambda: comes.closed)
     assert comes.closed[:1] == LOST
@@ -787,7 +791,7 @@ def test_who_follows_is_not_led_back_to_an_earlier_run(
     watcher = watch()
     talk.end()
     eventually(lambda: watcher.ids(first) == [1, 2, 3])
-    before = all_of(redis)
+    before = dumped(redis, *redis.keys())
     second = talk.begin()
     if ended:
         talk.end()
@@ -822,33 +826,17 @@ def test_who_saw_no_more_than_is_kept_is_told_of_no_loss(
     """It came after the loss and before the hub saw it, and waits meanwhile without asking all the time."""
     run_id = talk.begin()
     watcher = watch(run_id)
-    before = {key: redis.dump(key) for key in (keys.run(run_id), keys.events(run_id))}
+    before = dumped(redis, keys.run(run_id), keys.events(run_id))
     talk.say("two", "three")
     eventually(lambda: watcher.ids(run_id) == [1, 2, 3] and watcher.viewer in hub._live(run_id))
     before_asking, began = len(asked), time.monotonic()
-    for key, value in before.items():
-        redis.restore(key, 0, value, replace=True)
+    restore(redis, before)
     comes = watch(run_id)
     eventually(lambda: watcher.closed)
     eventually(lambda: comes.viewer in hub._live(run_id))
     assert len(asked) - before_asking < 20 + 110 * (time.monotonic() - began)
     assert watcher.closed[:1] == LOST
     assert (comes.ids(run_id), comes.closed) == ([1], [])
-
-
-def test_who_has_come_back_is_not_told_again_of_the_same_loss(
-    hub: Hub, talk: Talk, watch: Watch, eventually: Eventually
-) -> None:
-    """Two threads see it: the second one finds a new channel of the same run."""
-    run_id = talk.begin()
-    first = watch(run_id)
-    eventually(lambda: first.viewer in hub._live(run_id))
-    channel = hub._channels[run_id]
-    hub._lose(channel, 0)
-    back = watch(run_id)
-    eventually(lambda: back.viewer in hub._live(run_id))
-    hub._lose(channel, 0)
-    assert (first.closed[:1], back.closed) == (LOST, [])
 
 
 def test_a_channel_begins_with_the_last_event_that_its_first_viewer_has(
@@ -1115,18 +1103,27 @@ def test_what_is_delivered_while_redis_is_asked_is_no_loss(
     assert watcher.closed == []
 
 
+@pytest.mark.parametrize("lost", [False, True])
 def test_who_comes_back_is_not_let_go_with_those_before(
-    hub: Hub, talk: Talk, watch: Watch, eventually: Eventually
+    hub: Hub, talk: Talk, watch: Watch, eventually: Eventually, lost: bool
 ) -> None:
     """Two threads find at once that a channel cannot go on: the second one finds a new channel of the same run."""
     run_id = talk.begin()
     first = watch(run_id)
     eventually(lambda: first.viewer in hub._live(run_id))
     channel = hub._channels[run_id]
-    hub._let_go(channel, hub_module.TOO_SLOW)
+
+    def let_go() -> None:
+        if lost:
+            hub._lose(channel, 0)
+        else:
+            hub._let_go(channel, hub_module.TOO_SLOW)
+
+    let_go()
     again = watch(run_id, 1)
     eventually(lambda: again.viewer in hub._live(run_id))
-    hub._let_go(channel, hub_module.TOO_SLOW)
+    let_go()
     talk.say("one")
     eventually(lambda: again.ids(run_id) == [2])
+    assert first.closed[:1] == (LOST if lost else [(1013, hub_module.TOO_SLOW)])
     assert again.closed == []

@@ -7,7 +7,6 @@ import (
 	"log"
 	"net/http"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
@@ -56,6 +55,10 @@ func serve(node *centrifuge.Node, listen string) {
 	log.Fatal(http.ListenAndServe(listen, nil))
 }
 
+// More than any trial publishes: who reads from Redis must not wait for thousands of sockets, or its connection is given
+// up as dead, and with it all that is published until it is back.
+const mostWaiting = 1_000_000
+
 func relay(stop context.Context, node *centrifuge.Node, url, channel string) error {
 	options, err := rueidis.ParseURL(url)
 	if err != nil {
@@ -66,48 +69,16 @@ func relay(stop context.Context, node *centrifuge.Node, url, channel string) err
 		return err
 	}
 	defer client.Close()
-	waiting := newQueue()
+	waiting := make(chan []byte, mostWaiting)
 	go func() {
-		for {
-			if _, err := node.Publish(room, waiting.take()); err != nil {
+		for message := range waiting {
+			if _, err := node.Publish(room, message); err != nil {
 				log.Print(err)
 			}
 		}
 	}()
 	subscribe := client.B().Subscribe().Channel(channel).Build()
 	return client.Receive(stop, subscribe, func(message rueidis.PubSubMessage) {
-		waiting.put([]byte(message.Message))
+		waiting <- []byte(message.Message)
 	})
-}
-
-// A queue without a bound: who reads from Redis must not wait for thousands of sockets, or its connection is given up
-// as dead, and with it all that is published until it is back.
-type queue struct {
-	lock  sync.Mutex
-	more  *sync.Cond
-	items [][]byte
-}
-
-func newQueue() *queue {
-	made := &queue{}
-	made.more = sync.NewCond(&made.lock)
-	return made
-}
-
-func (q *queue) put(item []byte) {
-	q.lock.Lock()
-	q.items = append(q.items, item)
-	q.lock.Unlock()
-	q.more.Signal()
-}
-
-func (q *queue) take() []byte {
-	q.lock.Lock()
-	defer q.lock.Unlock()
-	for len(q.items) == 0 {
-		q.more.Wait()
-	}
-	item := q.items[0]
-	q.items = q.items[1:]
-	return item
 }

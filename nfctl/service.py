@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from nfctl import tools
 from nfctl.children import Child, Program, Say
+from nfctl.ports import free_port
 from shared.redis_client import connect
 from shared.settings import Settings
 
@@ -224,7 +225,7 @@ def _private_redis(data_dir: Path, binary: Path) -> tuple[str, Program]:
     """A Redis of our own: on loopback, with a password, every write on disk."""
     directory = data_dir / "redis"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    password, port = secrets.token_urlsafe(24), _free_port()
+    password, port = secrets.token_urlsafe(24), free_port()
     config = directory / "redis.conf"
     config.touch(mode=0o600)
     config.write_text(
@@ -253,12 +254,6 @@ def _lock_for_as_long_as_it_lives(directory: Path) -> int:
             time.sleep(_PULSE_SECONDS)
         else:
             return lock
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _check_port(host: str, port: int, setting: str) -> None:

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import httpx
 import pytest
-from ports import free_port
 
 from nfctl.client import Client, Unreachable
+from nfctl.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 FINAL = ("succeeded", "failed", "cancelled")
@@ -56,7 +56,7 @@ class Service:
         """Start all and wait until it says that it is ready."""
         self._launch()
         self.wait(lambda: b"Ready." in self.output.read_bytes() or self._parent_code() is not None, 120)
-        assert self._parent_code() is None, self.output.read_text()
+        assert self._parent_code() is None, self._why_it_ended()
 
     def interrupt_start(self, after: float) -> int:
         """Start, press Ctrl-C so many seconds later, and wait for the end; returns its exit code."""
@@ -174,6 +174,13 @@ class Service:
                     return
             time.sleep(0.05)
         pytest.fail(f"not so after {seconds} s")
+
+    def _why_it_ended(self) -> str:
+        """What it said, and the last that each of its processes did: where a test fails, the files are often gone."""
+        said = [f"nfctl up ended with {self._parent_code()}", *self.output.read_text().splitlines()]
+        for log in sorted((self.data_dir / "logs").glob("*.log")):
+            said += [f"{log.name}: {line}" for line in log.read_text(errors="replace").splitlines()[-5:]]
+        return "\n".join(said)
 
     def _parent_code(self) -> int | None:
         return self._parent.poll() if self._parent else None

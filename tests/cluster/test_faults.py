@@ -38,4 +38,4 @@ def suite(
 def test_nothing_is_lost(fault: Fault, suite: Suite) -> None:
     """No line lost, doubled or out of order at any viewer; one end, and the right one; no pod left behind."""
     row = Row(fault, suite.verdicts(fault))
-    assert row.clean, row.verdicts
+    assert row.clean, "\n".join(map(str, row.verdicts))

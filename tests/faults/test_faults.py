@@ -38,4 +38,4 @@ def test_nothing_is_lost(fault: Fault, suite: Suite) -> None:
     if not _can_be_tried(fault) and not os.environ.get("CI"):
         pytest.skip("mounting a small disk needs root")
     row = Row(fault, suite.verdicts(fault))
-    assert row.clean, row.verdicts
+    assert row.clean, "\n".join(map(str, row.verdicts))

@@ -22,7 +22,8 @@ from bench.processes import (
     talking,
 )
 from bench.stage import directory, http_server, redis_server
-from ports import free_port
+
+from nfctl.ports import free_port
 
 _SETTLE_SECONDS = 2
 _IDLE_SECONDS = 5

@@ -2,14 +2,15 @@
 
 import fcntl
 import os
+import random
 import resource
 import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,13 +21,15 @@ from redis.exceptions import RedisError
 
 from nfctl import tools
 from nfctl.children import Child, Program, Say
-from nfctl.ports import free_port
 from shared.redis_client import connect
 from shared.settings import Settings
 
 _HEALTHY_SECONDS = 90.0
 _PULSE_SECONDS = 0.2
 _EARLIER_REDIS_SECONDS = 30.0
+# Below what a kernel gives to those who name no port, and a cluster to its services: so it stays Redis's own while that
+# starts, or starts again.
+_REDIS_PORTS = range(20_000, 30_000)
 
 
 class CannotServe(Exception):
@@ -225,7 +228,7 @@ def _private_redis(data_dir: Path, binary: Path) -> tuple[str, Program]:
     """A Redis of our own: on loopback, with a password, every write on disk."""
     directory = data_dir / "redis"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    password, port = secrets.token_urlsafe(24), free_port()
+    password, port = secrets.token_urlsafe(24), first_free(random.sample(_REDIS_PORTS, len(_REDIS_PORTS)))
     config = directory / "redis.conf"
     config.touch(mode=0o600)
     config.write_text(
@@ -254,6 +257,15 @@ def _lock_for_as_long_as_it_lives(directory: Path) -> int:
             time.sleep(_PULSE_SECONDS)
         else:
             return lock
+
+
+def first_free(ports: Iterable[int]) -> int:
+    """The first of these that nobody uses on 127.0.0.1. Raises CannotServe."""
+    for port in ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise CannotServe("No port of 127.0.0.1 is free for Redis. Set REDIS_URL to one that runs.")
 
 
 def _check_port(host: str, port: int, setting: str) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from ports import free_port
 from redis import Redis
 from redis.exceptions import RedisError
 from service_process import Service
 
 from nfctl import tools
-from nfctl.ports import free_port
 from shared import settings as settings_module
 from shared.feed import Feed
 from shared.lease import Leases

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import httpx
 import pytest
+from ports import free_port
 
 from nfctl.client import Client, Unreachable
-from nfctl.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 FINAL = ("succeeded", "failed", "cancelled")

@@ -18,9 +18,9 @@ from bench.sizes import Sizes
 from bench.stage import WEB_COMMAND, directory, http_server, redis_server, say, settings_alone
 from bench.submit import WANTED
 from ends import finish
+from ports import free_port
 
 from nfctl.children import Program
-from nfctl.ports import free_port
 from shared import times
 from shared.feed import Batch, Feed
 from shared.lease import Leases

@@ -14,8 +14,7 @@ from bench.growth_history import fill
 from bench.processes import Used, environment, memory_kib
 from bench.sizes import Sizes
 from bench.stage import PLAIN_COMMAND, WEB_COMMAND, directory, http_server, redis_server, say, settings_alone
-
-from nfctl.ports import free_port
+from ports import free_port
 
 _CALLERS = 8
 _CALLS = 60

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import orjson
 from bench.processes import TrialFailed, environment, serving
+from ports import free_port
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -21,7 +22,6 @@ from websocket import ABNF, WebSocketConnectionClosedException, WebSocketExcepti
 
 from nfctl import tools
 from nfctl.children import Program
-from nfctl.ports import free_port
 from shared.settings import Settings
 
 # Stands in for Nextflow where Nextflow itself would be what is measured: prints stamped lines at a rate.

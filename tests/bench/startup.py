@@ -12,10 +12,10 @@ from bench.figures import Row, Section, compared, ratio
 from bench.processes import cpu_seconds, cpu_to_end, environment, family, memory, own_cpu_seconds, serving
 from bench.sizes import Sizes
 from bench.stage import PLAIN_COMMAND, directory, http_server, redis_server, service, settings_alone
+from ports import free_port
 from service_process import Service
 
 from nfctl.children import Program
-from nfctl.ports import free_port
 
 _LIBRARIES = "import flask, celery, redis"
 _OURS = ("web.wsgi", "worker.app", "worker.reconciler", "nfctl.cli")

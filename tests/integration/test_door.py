@@ -16,8 +16,8 @@ from pathlib import Path
 import gevent.event
 import httpx
 import pytest
+from ports import free_port
 
-from nfctl.ports import free_port
 from web import door, processes
 
 T = Callable[..., object]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from service_process import Service
 
 from nfctl.client import Client
-from nfctl.ports import free_port
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240), pytest.mark.usefixtures("nextflow", "redis_binary")]
 

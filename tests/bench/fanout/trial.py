@@ -22,8 +22,7 @@ from bench.processes import (
     talking,
 )
 from bench.stage import directory, http_server, redis_server
-
-from nfctl.ports import free_port
+from ports import free_port
 
 _SETTLE_SECONDS = 2
 _IDLE_SECONDS = 5

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import gevent
 from gevent import monkey
@@ -26,6 +27,9 @@ _MOST_BYTES = 4_096
 _MESSAGES_A_MINUTE = 120
 _READ_BYTES = 4_096
 _READS_AT_END = 64
+# A client that answers a goodbye does so at once. With the stop of the service this must be over in time.
+_ANSWER_SECONDS = 3.0
+_PULSE_SECONDS = 0.5
 _PING = b"\x89\x00"  # RFC 6455, section 5.5.2
 _PONG = b"\x8a\x80"  # section 5.5.3; from a client a mask of four bytes follows
 _PONG_BYTES = 6
@@ -49,6 +53,8 @@ class Connection:
         "_silent",
         "_size",
         "_sock",
+        "_timer",
+        "_waited",
         "_watcher",
         "outbox",
     )
@@ -66,6 +72,8 @@ class Connection:
         self._at_end: list[Callable[[], None]] = []
         self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
         self._watcher.start(self._readable)
+        self._timer: Any = None
+        self._waited = 0.0
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Have this called when the socket is closed, in a thread that may wait; at once when it is closed already."""
@@ -86,19 +94,41 @@ class Connection:
             self.outbox.send(_PING)
 
     def close(self, code: int, reason: str) -> None:
-        """Say goodbye, after all that was offered before; again: no change. Returns at once."""
-        self.outbox.stop_frames()
-        with suppress(LocalProtocolError, OSError):  # it is closing, or closed
-            try:
-                self._say_goodbye(CloseConnection(code, reason))
-            finally:  # also when the kernel has no room for a goodbye
-                # What the client says from now on is not wanted, and its silence not waited for.
-                self._sock.shutdown(socket.SHUT_RD)
+        """Say goodbye, after all that was offered before; again: no change. Returns at once.
 
-    def _say_goodbye(self, event: Event) -> None:
+        The connection ends when the client has answered, or some seconds after it could have: one that is closed while
+        its client still talks is reset by the kernel, and what is on its way then, the goodbye too, never comes.
+        """
+        self.outbox.stop_frames()
+        try:
+            self._say_goodbye(CloseConnection(code, reason))
+        except LocalProtocolError:  # it is closing, or closed
+            return
+        except OSError:  # the kernel has no room for a goodbye, or the client is gone
+            self._hear_no_more()
+            return
+        self._timer = gevent.get_hub().loop.timer(_PULSE_SECONDS, _PULSE_SECONDS)
+        self._timer.start(self._wait_for_answer)
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Say goodbye to a client that says what it should not, and wait for no answer."""
+        self.close(code, reason)
+        self._hear_no_more()
+
+    def _say_goodbye(self, event: CloseConnection) -> None:
         goodbye = self._protocol.send(event)
         self._closing = True
         self.outbox.send(goodbye, last=True)
+
+    def _wait_for_answer(self) -> None:
+        self._waited = self._waited + _PULSE_SECONDS if self.outbox.idle else 0.0
+        if self._waited >= _ANSWER_SECONDS:
+            self._hear_no_more()
+
+    def _hear_no_more(self) -> None:
+        """Have the connection read to its end, at once."""
+        with suppress(OSError):  # it has ended
+            self._sock.shutdown(socket.SHUT_RD)
 
     def _readable(self) -> None:
         """Called by the event loop itself, where nothing may wait.
@@ -134,12 +164,18 @@ class Connection:
 
     def _take_in(self, data: bytes) -> bool:
         """Take in what has come; returns whether more may. Raises OSError."""
-        if not data or self._closing:
-            return bool(data)
+        if not data:
+            return False
         with suppress(LocalProtocolError):  # it came after a goodbye
             self._protocol.receive_data(data)
-            return all(self._take(event) for event in self._protocol.events())
+            take = self._take_at_end if self._closing else self._take
+            return all(take(event) for event in self._protocol.events())
         return False
+
+    def _take_at_end(self, event: Event) -> bool:
+        """Nothing counts any more but the answer to our goodbye, and how much there is of all else."""
+        self._allowance -= 1
+        return self._allowance >= 0 and not isinstance(event, CloseConnection)
 
     def _take(self, event: Event) -> bool:
         match event:
@@ -153,7 +189,7 @@ class Connection:
                 self._say_goodbye(event.response())
                 return False
             case BytesMessage():
-                self.close(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
+                self._refuse(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
             case TextMessage():
                 self._take_text(event)
         return True
@@ -162,14 +198,14 @@ class Connection:
         """What the client says is not wanted, but a little is tolerated."""
         self._size += len(part.data)
         if self._size > _MOST_BYTES:
-            self.close(CloseReason.MESSAGE_TOO_BIG, "Message is too big; this socket listens to none.")
+            self._refuse(CloseReason.MESSAGE_TOO_BIG, "Message is too big; this socket listens to none.")
         if part.message_finished:
             self._size = 0
             now = time.monotonic()
             earned = (now - self._heard_at) * _MESSAGES_A_MINUTE / 60
             self._allowance, self._heard_at = min(_MESSAGES_A_MINUTE, self._allowance + earned) - 1, now
             if self._allowance < 0:
-                self.close(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
+                self._refuse(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
 
     def _end(self) -> None:
         if self._closing:  # the goodbye, and what was offered before it, is still on its way to a slow reader
@@ -177,6 +213,8 @@ class Connection:
                 self.outbox.flush()
         self.outbox.end()
         self._watcher.close()
+        if self._timer is not None:
+            self._timer.close()
         # With anything unread the kernel would reset the connection, and the goodbye might never be seen.
         with suppress(OSError):
             for _ in range(_READS_AT_END):

@@ -11,7 +11,7 @@ import pytest
 from simple_websocket import Server
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import Connection as Protocol
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Request, TextMessage
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Pong, Request, TextMessage
 
 from web import connection as connection_module
 from web.connection import OPTIONS, Connection, taken_over
@@ -65,8 +65,10 @@ Pair = tuple[Connection, Client]
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
-    """A connection and its client."""
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    """A connection and its client; who does not answer a goodbye is waited for a short time."""
+    monkeypatch.setattr(connection_module, "_PULSE_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "_ANSWER_SECONDS", 0.1)
     ours, theirs = socket.socketpair()
     connection = Connection(ours, Protocol(ConnectionType.SERVER))
     yield connection, Client(theirs)
@@ -196,28 +198,44 @@ def test_a_goodbye_comes_after_a_frame_of_any_size(pair: Pair) -> None:
     assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
 
 
-def test_a_goodbye_reaches_who_talks_meanwhile() -> None:
-    """What its client says when nobody listens any more must not make the kernel cut the connection."""
+@pytest.mark.parametrize("size", [20_000_000, 1_000_000])
+def test_a_goodbye_reaches_who_talks_meanwhile(size: int) -> None:
+    """What its client says when nobody listens any more must not make the kernel cut the connection.
+
+    Some of it waits for the kernel to take it, or the kernel has all and only the client reads slowly.
+    """
     with socket.create_server(("127.0.0.1", 0)) as door:
         theirs = socket.create_connection(door.getsockname())
         ours, _ = door.accept()
     connection = Connection(ours, Protocol(ConnectionType.SERVER))
-    assert connection.outbox.offer(text_frame(b"x" * 20_000_000))
+    assert connection.outbox.offer(text_frame(b"x" * size))
     connection.close(1013, "too slow")
+    goodbye = Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow"))
     read = bytearray()
 
     def read_and_talk() -> None:
         while data := theirs.recv(65_536):
-            if not read:
-                theirs.sendall(Protocol(ConnectionType.CLIENT).send(Ping(b"abc")))
+            said: Event = Pong() if not read else CloseConnection(1000)
             read.extend(data)
+            if isinstance(said, Pong) or read.endswith(goodbye):
+                theirs.sendall(Protocol(ConnectionType.CLIENT).send(said))
 
     reader = threading.Thread(target=read_and_talk)
     threading.Timer(0.2, reader.start).start()  # when our side waits for it already
     soon(lambda: ours.fileno() < 0)
     reader.join(10)
     theirs.close()
-    assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
+    assert len(read) > size
+    assert read.endswith(goodbye)
+
+
+def test_whoever_talks_on_after_a_goodbye_is_not_listened_to_for_ever(pair: Pair) -> None:
+    """Though it never answers it."""
+    connection, client = pair
+    connection.close(1013, "too slow")
+    assert isinstance(client.next(), CloseConnection)
+    client.wire.sendall(Protocol(ConnectionType.CLIENT).send(Ping(b"abc")) * 200)
+    soon(lambda: connection._ended)
 
 
 def test_one_that_cannot_be_told_goodbye_ends_all_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

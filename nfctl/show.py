@@ -37,10 +37,10 @@ def progress_line(data: Mapping[str, Any]) -> str:
 
 
 def _process(process: Mapping[str, Any]) -> str:
-    done = sum(process[name] for name in ("succeeded", "cached", "failed", "aborted"))
-    total = done + process["running"] + process["pending"]
+    done = sum(process[name] for name in ("succeeded", "cached", "failed"))
+    total = done + sum(process[name] for name in ("running", "pending", "aborted"))
     notes = [f"{process[name]} {word}" for name, word in _NOTES if process[name]]
-    mark = " ✔" if done == total and not process["failed"] and not process["aborted"] else ""
+    mark = " ✔" if done == total and not process["failed"] else ""
     return f"{process['name']} {done}/{total}{mark}" + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -28,13 +28,13 @@ class Counts:
 
     @property
     def ended(self) -> int:
-        """Tasks that will not change any more."""
-        return self.succeeded + self.cached + self.failed + self.aborted
+        """Tasks that have come to an end of their own."""
+        return self.succeeded + self.cached + self.failed
 
     @property
     def total(self) -> int:
         """Tasks that Nextflow has spoken of."""
-        return self.pending + self.running + self.ended
+        return self.pending + self.running + self.aborted + self.ended
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class Progress:
         counts.failed = max(counts.failed, failed)
         counts.retries = max(counts.retries, row.extra.get("retries", 0))
         counts.succeeded = max(counts.succeeded, row.done - counts.cached - max(counts.failed, 0))
-        counts.pending = max(0, row.total - counts.running - counts.ended)
+        counts.pending = max(0, row.total - counts.running - counts.aborted - counts.ended)
 
 
 def _task(index: int, fields: Mapping[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ PROCESS = {
         ({"succeeded": 1, "running": 1, "pending": 1}, "A 1/3 (1 running, 1 waiting)"),
         ({"succeeded": 1, "cached": 2}, "A 3/3 ✔ (2 cached)"),
         ({"failed": 1, "retries": 2}, "A 1/1 (1 failed, 2 retried)"),
-        ({"aborted": 2}, "A 2/2 (2 aborted)"),
+        ({"aborted": 2}, "A 0/2 (2 aborted)"),
         ({}, "A 0/0 ✔"),
     ],
 )

@@ -48,7 +48,7 @@ function rowElement(name) {
 
 function fill(row, process) {
   const total = KINDS.reduce((sum, kind) => sum + (process[kind] ?? 0), 0);
-  const done = total - (process.pending ?? 0) - (process.running ?? 0);
+  const done = total - ["pending", "running", "aborted"].reduce((sum, kind) => sum + (process[kind] ?? 0), 0);
   for (const kind of KINDS) row.dataset[kind] = process[kind] ?? 0;
   const bar = row.querySelector(".bar");
   for (const segment of bar.children) {

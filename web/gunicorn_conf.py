@@ -21,7 +21,6 @@ worker_class = WebWorker
 worker_connections = _settings.max_websocket_connections + 500
 graceful_timeout = 10
 timeout = 60
-# Idle connections hold up a stop for so long.
 keepalive = 5
 accesslog = None
 control_socket_disable = True

@@ -24,7 +24,7 @@ from web.problems import PROBLEM_TYPE, RETRY_SECONDS, problem
 from web.status import stream_url
 
 _REQUEST = f"GET {stream_url(None)}".encode()
-_FIRST_BYTES_SECONDS = 5.0
+_FIRST_BYTES_SECONDS = 2.0
 _HANDOVER_SECONDS = 5.0
 # Who answers requests hands over until it is told to end, which may be a moment later than here.
 _LATE_SECONDS = 1.5
@@ -80,6 +80,10 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
     # Where the queue is full for a moment, one may wait for room at a time.
     _turn = BoundedSemaphore()
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle: set[socket.socket] = set()
+
     def run(self) -> None:
         """Serve until told to stop, and then until all open sockets are closed, or for some seconds."""
         if self.handover is None:
@@ -98,7 +102,24 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
     def handle(self, listener: Any, client: socket.socket, address: Any) -> None:
         """Serve one connection, or hand it over."""
         if self._giving is None or not self._let_go(self._giving, client):
-            super().handle(listener, client, address)
+            try:
+                super().handle(listener, client, address)
+            finally:
+                self._idle.discard(client)
+
+    def handle_request(self, listener_name: Any, request: Any, client: socket.socket, address: Any) -> None:
+        """Answer one request; what its client may ask later on the same connection is not waited for at a stop."""
+        self._idle.discard(client)
+        super().handle_request(listener_name, request, client, address)
+        self._idle.add(client)
+
+    def notify(self) -> None:
+        """Tell gunicorn that this process is alive, which it does each second, also while it waits for the last."""
+        super().notify()
+        if not self.alive:
+            for client in self._idle:
+                with suppress(OSError):  # it has gone
+                    client.shutdown(socket.SHUT_RD)
 
     def _let_go(self, giving: socket.socket, client: socket.socket) -> bool:
         """Whether the connection is not to be served here: others have it now, or it is closed."""
@@ -137,6 +158,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(1.0)
         gevent.sleep(_LATE_SECONDS)
         server.close()
+        self.notify()
         pool.join(timeout=_HANDSHAKES_SECONDS)
 
     def _wait_for_sockets(self) -> None:

@@ -38,6 +38,7 @@ def web(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     }
     with (tmp_path / "web.log").open("wb") as log:
         command = [sys.executable, "-m", "gunicorn", "-c", "python:web.gunicorn_conf", "web.wsgi:app"]
+        command += ["--keep-alive", "60"]  # what closes a connection before is no long silence
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:
         yield process, port
@@ -90,6 +91,27 @@ def test_whoever_is_let_in_is_answered_though_the_service_stops(
         comer.join()
     assert set(answers) == {b"HTTP/1.1 200"}
     assert troubles == []
+
+
+def test_a_connection_that_waits_for_nothing_does_not_hold_up_a_stop(
+    web: tuple[subprocess.Popen[bytes], int], eventually: T
+) -> None:
+    """It is closed while a request that is at work is still waited for, and answered."""
+    process, port = web
+    eventually(lambda: _is_healthy(port))
+    body = b'{"pipeline": "hello"}'
+    head = b"POST /api/v1/pipeline/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with (
+        closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as idle,
+        closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as busy,
+    ):
+        idle.sendall(_ASK.replace(b"Connection: close\r\n", b""))
+        busy.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+        process.terminate()
+        assert idle.recv(4096) == b""
+        busy.sendall(body)
+        assert busy.recv(4096).startswith(b"HTTP/1.1 503")  # Redis is away
 
 
 @_on_linux

@@ -54,7 +54,7 @@ class Found:
 def measure(sizes: Sizes) -> list[Section]:
     """The scenes in turns."""
     found = {scene: Found() for scene in _SCENES}
-    with service_with_child() as running, _pool() as pool:
+    with service_with_child() as running, readers() as pool:
         for _ in range(sizes.rounds):
             for scene, one in found.items():
                 _play(running, scene, sizes.seconds, one, pool)
@@ -80,17 +80,25 @@ def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
     return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm)
 
 
-def _pool() -> ProcessPoolExecutor:
+def readers() -> ProcessPoolExecutor:
     """Whoever reads a burst is load, and must not be so in the process that measures."""
     return ProcessPoolExecutor(1 + max(scene.viewers for scene in _SCENES), multiprocessing.get_context("spawn"))
 
 
+def begin(running: Service, scene: Scene, seconds: int, pool: ProcessPoolExecutor) -> tuple[str, list[Future[Any]]]:
+    """A run that prints for somewhat longer than that, and those that watch it; see `_watch` for what they tell."""
+    run_id = running.submit("bench", parameters=printing(scene.rate, _lines(scene, seconds)))
+    running.wait(lambda: running.run(run_id)["status"] == "running", _SECONDS_TO_BEGIN)
+    return run_id, [pool.submit(_watch, running.port, run_id) for _ in range(scene.viewers)]
+
+
+def _lines(scene: Scene, seconds: int) -> int:
+    return scene.rate * (seconds + 2)
+
+
 def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: ProcessPoolExecutor) -> None:
     """Raises TrialFailed when the run did not print as fast as it should, or somebody was not served in order."""
-    lines = scene.rate * (seconds + 2)
-    run_id = running.submit("bench", parameters=printing(scene.rate, lines))
-    running.wait(lambda: running.run(run_id)["status"] == "running", _SECONDS_TO_BEGIN)
-    watching: list[Future[Any]] = [pool.submit(_watch, running.port, run_id) for _ in range(scene.viewers)]
+    run_id, watching = begin(running, scene, seconds, pool)
     joining = pool.submit(_join, running.port, run_id, seconds - _LEFT_SECONDS)
     used = Used(running.pid)
     _call(running.port, run_id, time.monotonic() + seconds, found.seconds)
@@ -101,7 +109,7 @@ def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: Proc
     seen = [one.result() for one in watching]
     found.sent_away += sum((closes for _, closes in seen), Counter())
     began, last = min(first for (first, _), _ in seen), max(last for (_, last), _ in seen)
-    found.rates.append((lines - 1) / (last - began))
+    found.rates.append((_lines(scene, seconds) - 1) / (last - began))
     if found.rates[-1] < _LEAST_RATE * scene.rate:
         raise TrialFailed(f"The run printed only {found.rates[-1]:,.0f} of {scene.rate:,} lines a second.")
 

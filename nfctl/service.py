@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class LocalService:
         self._private_redis = found.redis is not None
         redis_url, redis = settings.redis_url, []
         if found.redis is not None:
-            redis_url, program = _private_redis(settings.data_dir, found.redis)
+            redis_url, program = _private_redis(settings.data_dir, found.redis, {settings.port, settings.flower_port})
             redis = [Child(program, say)]
         self._redis_url = redis_url
         programs = _programs(settings, redis_url, found.nextflow)
@@ -224,11 +224,12 @@ def _programs(settings: Settings, redis_url: str, nextflow: Path | None) -> list
     return programs
 
 
-def _private_redis(data_dir: Path, binary: Path) -> tuple[str, Program]:
-    """A Redis of our own: on loopback, with a password, every write on disk."""
+def _private_redis(data_dir: Path, binary: Path, others: Collection[int] = ()) -> tuple[str, Program]:
+    """A Redis of our own: on loopback, with a password, every write on disk, on none of those other ports."""
     directory = data_dir / "redis"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    password, port = secrets.token_urlsafe(24), first_free(random.sample(_REDIS_PORTS, len(_REDIS_PORTS)))
+    ports = [port for port in random.sample(_REDIS_PORTS, len(_REDIS_PORTS)) if port not in others]
+    password, port = secrets.token_urlsafe(24), first_free(ports)
     config = directory / "redis.conf"
     config.touch(mode=0o600)
     config.write_text(

@@ -4,8 +4,12 @@ Ten thousand of them wait for almost nothing, so none has a thread: the event lo
 says something, for as long as that takes.
 """
 
+import fcntl
 import logging
 import socket
+import struct
+import sys
+import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,12 +31,14 @@ _MOST_BYTES = 4_096
 _MESSAGES_A_MINUTE = 120
 _READ_BYTES = 4_096
 _READS_AT_END = 64
-# A client that answers a goodbye does so at once. With the stop of the service this must be over in time.
+# A client that answers a goodbye does so at once, when it has read all that was on its way before it.
 _ANSWER_SECONDS = 3.0
+_GOODBYE_SECONDS = 60.0
 _PULSE_SECONDS = 0.5
 _PING = b"\x89\x00"  # RFC 6455, section 5.5.2
 _PONG = b"\x8a\x80"  # section 5.5.3; from a client a mask of four bytes follows
 _PONG_BYTES = 6
+_INT_BYTES = struct.calcsize("i")
 # gevent's own would wait, and keeps two watchers.
 _PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 _log = logging.getLogger(__name__)
@@ -48,13 +54,12 @@ class Connection:
         "_at_end",
         "_closing",
         "_ended",
+        "_goodbye",
         "_heard_at",
         "_protocol",
         "_silent",
         "_size",
         "_sock",
-        "_timer",
-        "_waited",
         "_watcher",
         "outbox",
     )
@@ -72,8 +77,7 @@ class Connection:
         self._at_end: list[Callable[[], None]] = []
         self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
         self._watcher.start(self._readable)
-        self._timer: Any = None
-        self._waited = 0.0
+        self._goodbye: _Goodbye | None = None
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Have this called when the socket is closed, in a thread that may wait; at once when it is closed already."""
@@ -84,7 +88,8 @@ class Connection:
 
     def ping(self) -> None:
         """Ask the client for a sign of life; one that gave none since it was last asked is closed."""
-        if not self.outbox.idle:  # it would wait behind all that; one that reads nothing at all is found otherwise
+        # It would wait behind all that; one that reads nothing at all is found otherwise.
+        if self._closing or not self.outbox.idle:
             return
         if not self._answered:
             self.close(CloseReason.POLICY_VIOLATION, "No answer to a ping.")
@@ -96,8 +101,9 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         """Say goodbye, after all that was offered before; again: no change. Returns at once.
 
-        The connection ends when the client has answered, or some seconds after it could have: one that is closed while
-        its client still talks is reset by the kernel, and what is on its way then, the goodbye too, never comes.
+        The connection ends when the client has answered, or some seconds after it could have, see `_Goodbye`: one that
+        is closed while its client still talks is reset by the kernel, and what is on its way then, the goodbye too,
+        never comes.
         """
         self.outbox.stop_frames()
         try:
@@ -107,11 +113,10 @@ class Connection:
         except OSError:  # the kernel has no room for a goodbye, or the client is gone
             self._hear_no_more()
             return
-        self._timer = gevent.get_hub().loop.timer(_PULSE_SECONDS, _PULSE_SECONDS)
-        self._timer.start(self._wait_for_answer)
+        self._goodbye = _Goodbye(self._sock, self.outbox, self._hear_no_more)
 
-    def _refuse(self, code: int, reason: str) -> None:
-        """Say goodbye to a client that says what it should not, and wait for no answer."""
+    def refuse(self, code: int, reason: str) -> None:
+        """Say goodbye to a client that has no business here, and wait for no answer."""
         self.close(code, reason)
         self._hear_no_more()
 
@@ -119,11 +124,6 @@ class Connection:
         goodbye = self._protocol.send(event)
         self._closing = True
         self.outbox.send(goodbye, last=True)
-
-    def _wait_for_answer(self) -> None:
-        self._waited = self._waited + _PULSE_SECONDS if self.outbox.idle else 0.0
-        if self._waited >= _ANSWER_SECONDS:
-            self._hear_no_more()
 
     def _hear_no_more(self) -> None:
         """Have the connection read to its end, at once."""
@@ -189,7 +189,7 @@ class Connection:
                 self._say_goodbye(event.response())
                 return False
             case BytesMessage():
-                self._refuse(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
+                self.refuse(CloseReason.UNSUPPORTED_DATA, "This socket takes no binary messages.")
             case TextMessage():
                 self._take_text(event)
         return True
@@ -198,14 +198,14 @@ class Connection:
         """What the client says is not wanted, but a little is tolerated."""
         self._size += len(part.data)
         if self._size > _MOST_BYTES:
-            self._refuse(CloseReason.MESSAGE_TOO_BIG, "Message is too big; this socket listens to none.")
+            self.refuse(CloseReason.MESSAGE_TOO_BIG, "Message is too big; this socket listens to none.")
         if part.message_finished:
             self._size = 0
             now = time.monotonic()
             earned = (now - self._heard_at) * _MESSAGES_A_MINUTE / 60
             self._allowance, self._heard_at = min(_MESSAGES_A_MINUTE, self._allowance + earned) - 1, now
             if self._allowance < 0:
-                self._refuse(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
+                self.refuse(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
 
     def _end(self) -> None:
         if self._closing:  # the goodbye, and what was offered before it, is still on its way to a slow reader
@@ -213,8 +213,8 @@ class Connection:
                 self.outbox.flush()
         self.outbox.end()
         self._watcher.close()
-        if self._timer is not None:
-            self._timer.close()
+        if self._goodbye is not None:
+            self._goodbye.timer.close()
         # With anything unread the kernel would reset the connection, and the goodbye might never be seen.
         with suppress(OSError):
             for _ in range(_READS_AT_END):
@@ -225,6 +225,40 @@ class Connection:
         for call in self._at_end:
             call()
         self._at_end.clear()
+
+
+class _Goodbye:
+    """Waits for a client's answer to a goodbye, and calls `give_up` when none comes.
+
+    It may take some seconds, once the client has read all that was on its way before, or reads nothing any more; and
+    the reading a minute.
+    """
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, give_up: Callable[[], None]) -> None:
+        self._sock = sock
+        self._outbox = outbox
+        self._give_up = give_up
+        self._unread = 0
+        self._quiet = self._waited = 0.0
+        self.timer: Any = gevent.get_hub().loop.timer(_PULSE_SECONDS, _PULSE_SECONDS)
+        self.timer.start(self._look)
+
+    def _look(self) -> None:
+        if not self._outbox.idle:  # who reads nothing of that is found by the outbox
+            return
+        unread = self._in_kernel()
+        moves, self._unread = unread < self._unread, unread
+        self._quiet = 0.0 if moves else self._quiet + _PULSE_SECONDS
+        self._waited += _PULSE_SECONDS
+        if self._quiet >= _ANSWER_SECONDS or self._waited >= _GOODBYE_SECONDS:
+            self._give_up()
+
+    def _in_kernel(self) -> int:
+        """How many bytes the kernel has of what was written, which the other side's has not taken yet."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(_INT_BYTES)), sys.byteorder)
+        except OSError:  # it cannot tell
+            return 0
 
 
 class _NoThread:

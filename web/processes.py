@@ -5,6 +5,7 @@ hands one that asks for the stream, unread, to the others: through a queue in th
 when they have time. So no request waits for ten thousand sockets to be written to.
 """
 
+import os
 import socket
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -32,6 +34,7 @@ _LATE_SECONDS = 1.5
 _HANDSHAKES_SECONDS = 1.5
 _CLOSING_SECONDS = 5.0
 _MOST_REQUEST_BYTES = 65_536
+_PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 _BYTE = b"\0"  # nothing can be sent with a message that is empty
 
 
@@ -119,7 +122,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         if not self.alive:
             for client in self._idle:
                 with suppress(OSError):  # it has gone
-                    client.shutdown(socket.SHUT_RD)
+                    _read_to_the_end(client)
 
     def _let_go(self, giving: socket.socket, client: socket.socket) -> bool:
         """Whether the connection is not to be served here: others have it now, or it is closed."""
@@ -131,6 +134,8 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
                     _turn_away(client)
             return True
         if first or self.alive:
+            if not first:
+                self._idle.add(client)
             return False
         client.close()  # it has said nothing, and nobody will be here to listen
         return True
@@ -166,6 +171,15 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         deadline = time.monotonic() + _CLOSING_SECONDS
         while not hub.finished and time.monotonic() < deadline:
             gevent.sleep(0.05)
+
+
+def _read_to_the_end(client: socket.socket) -> None:
+    """Whoever reads this connection finds what has come already, and then its end.
+
+    The kernel's own way: gevent's would have a reader that waits fail at once, and what has come be lost.
+    """
+    with _PlainSocket(fileno=os.dup(client.fileno())) as same:
+        same.shutdown(socket.SHUT_RD)
 
 
 def _turn_away(client: socket.socket) -> None:

@@ -71,7 +71,7 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
                 connection.at_end(hub.presence.leave)
                 _watch(connection, service, hub)
             else:
-                connection.close(CloseReason.TRY_AGAIN_LATER, "Too many sockets are open. Try again later.")
+                connection.refuse(CloseReason.TRY_AGAIN_LATER, "Too many sockets are open. Try again later.")
         except (Stalled, RunNotFound, OSError):  # too far behind, its run's time ended just now, or it went
             connection.close(CloseReason.TRY_AGAIN_LATER, TOO_SLOW)
         except StoreAway:

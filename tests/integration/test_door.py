@@ -95,24 +95,41 @@ def test_whoever_is_let_in_is_answered_though_the_service_stops(
 
 
 def test_a_connection_that_waits_for_nothing_does_not_hold_up_a_stop(
-    web: tuple[subprocess.Popen[bytes], int], eventually: T
+    web: tuple[subprocess.Popen[bytes], int], eventually: T, tmp_path: Path
 ) -> None:
-    """It is closed while a request that is at work is still waited for, and answered."""
+    """It is closed while a request that is at work is still waited for, and answered; so is one that never asked."""
     process, port = web
     eventually(lambda: _is_healthy(port))
     body = b'{"pipeline": "hello"}'
     head = b"POST /api/v1/pipeline/run HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     with (
         closing(HTTPConnection("127.0.0.1", port, timeout=20)) as idle,
+        closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as silent,
         closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as busy,
     ):
         busy.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
         idle.request("GET", "/healthz")
         assert b"alive" in idle.getresponse().read()
+        time.sleep(1.2 * processes._FIRST_BYTES_SECONDS)
         process.terminate()
         assert idle.sock.recv(100) == b""
+        assert silent.recv(100) == b""
         busy.sendall(body)
         assert busy.recv(4096).startswith(b"HTTP/1.1 503")  # Redis is away
+    process.wait(30)
+    assert "Socket error" not in (tmp_path / "web.log").read_text()
+
+
+def test_what_has_come_on_a_connection_is_read_before_its_end() -> None:
+    """Also by a reader that waited for it and has not been told yet."""
+    ours, theirs = gevent.socket.socketpair()
+    read = gevent.spawn(lambda: [ours.recv(10), ours.recv(10)])
+    gevent.idle()
+    theirs.sendall(b"a request")
+    processes._read_to_the_end(ours)
+    assert read.get(timeout=10) == [b"a request", b""]
+    ours.close()
+    theirs.close()
 
 
 @_on_linux

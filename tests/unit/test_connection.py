@@ -229,13 +229,48 @@ def test_a_goodbye_reaches_who_talks_meanwhile(size: int) -> None:
     assert read.endswith(goodbye)
 
 
-def test_whoever_talks_on_after_a_goodbye_is_not_listened_to_for_ever(pair: Pair) -> None:
+def test_whoever_talks_on_after_a_goodbye_is_not_listened_to_for_ever(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though it never answers it."""
+    monkeypatch.setattr(connection_module, "_ANSWER_SECONDS", 60.0)
     connection, client = pair
     connection.close(1013, "too slow")
     assert isinstance(client.next(), CloseConnection)
     client.wire.sendall(Protocol(ConnectionType.CLIENT).send(Ping(b"abc")) * 200)
     soon(lambda: connection._ended)
+
+
+def test_nobody_is_asked_for_a_sign_of_life_after_a_goodbye(pair: Pair) -> None:
+    """The Close frame is the last."""
+    connection, client = pair
+    connection.close(1013, "too slow")
+    connection.ping()
+    assert client.read_to_the_end() == Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow"))
+
+
+def test_a_goodbye_waits_for_who_reads_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it reads at all, though the kernel has taken all of it: an answer to an earlier ping may come late."""
+    monkeypatch.setattr(connection_module, "_PULSE_SECONDS", 0.05)
+    monkeypatch.setattr(connection_module, "_ANSWER_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        theirs = socket.socket()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        theirs.connect(door.getsockname())
+        ours, _ = door.accept()
+    connection = Connection(ours, Protocol(ConnectionType.SERVER))
+    assert connection.outbox.offer(text_frame(b"x" * 1_000_000))
+    soon(lambda: connection.outbox.idle)
+    connection.close(1013, "too slow")
+    read = bytearray()
+    while len(read) < 600_000:  # for three times as long as an answer is waited for
+        read.extend(theirs.recv(30_000))
+        gevent.sleep(0.05)
+    theirs.sendall(Protocol(ConnectionType.CLIENT).send(Pong()))
+    gevent.sleep(0.05)
+    read.extend(Client(theirs).read_to_the_end())
+    theirs.close()
+    assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
 
 
 def test_one_that_cannot_be_told_goodbye_ends_all_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

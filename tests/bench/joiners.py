@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,6 +23,8 @@ from bench.stage import say
 _RATE = 20
 _JOINERS = 10
 _STAY_SECONDS = 0.5
+# With five lines each: what is kept of a run by default.
+_KEPT = 2_000
 _SILENCE_SECONDS = 20
 _HEADINGS = (
     "what",
@@ -78,16 +81,20 @@ class Joiners:
         """See what there is after `since`, and for some seconds what comes; returns the id of the last event."""
         wrong = 0
         with closing(websocket.create_connection(f"{self.url}&since={since}", timeout=_SILENCE_SECONDS)) as wire:
-            kept = int(_frame(wire)["data"]["last_id"])
-            last, until = since, time.monotonic() + stay
+            told = _frame(wire)["data"]
+            kept = int(told["last_id"])
+            last = since = max(since, int(told["first_id"]) - 1)
+            until = time.monotonic() + stay
             # It goes at a time of its own: else each would come again while a frame is on its way to the others.
             with suppress(websocket.WebSocketTimeoutException):
                 while last < kept or time.monotonic() < until:
                     wire.settimeout(_SILENCE_SECONDS if last < kept else max(0.001, until - time.monotonic()))
-                    number = _frame(wire)["id"]
-                    if number is not None:
-                        wrong += number != last + 1
-                        last = number
+                    frame = _frame(wire)
+                    if frame["id"] is not None:
+                        wrong += frame["id"] != last + 1
+                        last = frame["id"]
+                    else:  # what went while it was caught up is said to be gone
+                        last = max(last, int(frame["data"].get("first_id", 0)) - 1)
             if last < kept:
                 raise TrialFailed(f"it was told nothing more after event {last} of {kept}.")
         with self._lock:
@@ -107,14 +114,23 @@ def _frame(wire: websocket.WebSocket) -> dict[str, Any]:
 
 
 def measure(sizes: Sizes) -> list[Section]:
-    """With joiners and without, in turns."""
+    """With joiners and without, in turns: of a run that begins, and of one with as much as is kept."""
     allow_files(sizes.viewers)
     program = build.load_program(say)
-    load = Load(sizes.viewers, _RATE, sizes.seconds)
+    loads = [Load(sizes.viewers, _RATE, sizes.seconds, kept=kept) for kept in (0, _KEPT)]
+    note = (
+        f"{_RATE} frames/s, {_JOINERS} that come again after {_STAY_SECONDS} s on average, with the last id they "
+        "have or from the beginning. Nothing was lost, doubled or out of order, at them or at those that stay."
+    )
+    rows = [_measured(load, sizes.rounds, program) for load in loads]
+    return [Section("Joining while many watch", rows, _HEADINGS, [note])]
+
+
+def _measured(load: Load, rounds: int, program: Path) -> Row:
     disturbed: list[dict[str, Any]] = []
     alone: list[dict[str, Any]] = []
     total = Joiners("")
-    for _ in range(sizes.rounds):
+    for _ in range(rounds):
         with opened(SERVERS["ours"](say), load, program) as cast:
             joiners = Joiners(f"ws://127.0.0.1:{cast.stage.port}{cast.path}")
             with joiners.at_work():
@@ -128,11 +144,7 @@ def measure(sizes: Sizes) -> list[Section]:
         raise TrialFailed("Nobody joined late.")
     if total.wrong:
         raise TrialFailed(f"{total.wrong} events came to late joiners twice, too late or never.")
-    note = (
-        f"{_RATE} frames/s, {_JOINERS} that come again after {_STAY_SECONDS} s on average, with the last id they "
-        "have or from the beginning. Nothing was lost, doubled or out of order, at them or at those that stay."
-    )
-    return [Section("Joining while many watch", [_row(load, total, disturbed, alone)], _HEADINGS, [note])]
+    return _row(load, total, disturbed, alone)
 
 
 def _row(load: Load, joiners: Joiners, disturbed: list[dict[str, Any]], alone: list[dict[str, Any]]) -> Row:
@@ -141,7 +153,7 @@ def _row(load: Load, joiners: Joiners, disturbed: list[dict[str, Any]], alone: l
         for reports in (disturbed, alone)
     )
     return (
-        f"`since=` while {load.sockets:,} watch",
+        f"`since=` while {load.sockets:,} watch, {load.kept:,} events before",
         f"{joiners.joined:,}",
         f"{joiners.replayed:,}",
         f"{p50:.1f} / {p99:.1f}",

@@ -39,9 +39,12 @@ class Sender(Protocol):
 
 
 class ToFeed:
-    """As a worker does: a run, a lease, and one batch after another, each showing the fence."""
+    """As a worker does: a run, a lease, and one batch after another, each showing the fence.
 
-    def __init__(self, redis_url: str) -> None:
+    So many events are `kept` before the first that is asked for.
+    """
+
+    def __init__(self, redis_url: str, kept: int) -> None:
         settings = load({"REDIS_URL": redis_url})
         redis = connect(redis_url)
         now = times.now()
@@ -50,7 +53,13 @@ class ToFeed:
         self._feed, self._leases = Feed(redis, settings), Leases(redis)
         self.run_id = run.run_id
         self.path = f"/api/v1/pipeline/stream?run_id={run.run_id}"
+        self._batches = 0
         self.first = self._feed.last_id(run.run_id) + 1
+        self.begin()
+        for number in range(self.first, self.first + kept):
+            self.send(number, log_event(run.run_id, number))
+        self._leases.release(run.run_id, self._fence)
+        self.first += kept
 
     def begin(self) -> None:
         """Take the lease."""
@@ -62,7 +71,8 @@ class ToFeed:
     def send(self, number: int, event: Event) -> None:
         """Append a batch of one event."""
         place = {"cluster": {"offset": number, "container": "nextflow"}, "scribe": {"memory": {"line": number}}}
-        self._feed.append(self.run_id, self._fence, Batch(number - self.first + 1, place, [event]))
+        self._batches += 1
+        self._feed.append(self.run_id, self._fence, Batch(self._batches, place, [event]))
         if time.monotonic() - self._renewed_at > _RENEW_SECONDS:
             self._leases.renew(self.run_id, self._fence)
             self._renewed_at = time.monotonic()
@@ -93,8 +103,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--redis", required=True)
     parser.add_argument("--rate", type=int, required=True)
     parser.add_argument("--seconds", type=int, required=True)
+    parser.add_argument("--kept", type=int, default=0, help="events that are there before, in a feed")
     asked = parser.parse_args(arguments)
-    sender: Sender = ToFeed(asked.redis) if asked.to == "feed" else ToChannel(asked.redis)
+    sender: Sender = ToFeed(asked.redis, asked.kept) if asked.to == "feed" else ToChannel(asked.redis)
     _say({"path": sender.path, "first": sender.first})
     if not sys.stdin.readline():
         return

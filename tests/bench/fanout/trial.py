@@ -36,13 +36,15 @@ _SOCKETS_A_PROCESS = 2_000  # see SOCKET_PROCESSES in shared.settings
 class Load:
     """What a server has to carry: so many sockets, and for so many seconds so many frames a second.
 
-    `processes` of this service hold the sockets; as many as its settings recommend, if it is not said.
+    `processes` of this service hold the sockets; as many as its settings recommend, if it is not said. So many events
+    are `kept` from before, which whoever joins can have.
     """
 
     sockets: int
     rate: int
     seconds: int
     processes: int | None = None
+    kept: int = 0
 
     @property
     def socket_processes(self) -> int:
@@ -190,6 +192,7 @@ def run_trial(server: Server, load: Load, program: Path) -> Figures:
 def publishing(to: str, load: Load, redis_url: str, here: Path) -> Iterator[tuple[Talker, dict[str, Any]]]:
     """A publisher that waits to be told, and where its events will be. Raises TrialFailed."""
     what = ["--to", to, "--redis", redis_url, "--rate", str(load.rate), "--seconds", str(load.seconds)]
+    what += ["--kept", str(load.kept)]
     command = [sys.executable, "-m", "bench.fanout.publisher", *what]
     with talking(command, environment(), here / "publisher.log") as publisher:
         yield publisher, publisher.hear(_PATIENCE)

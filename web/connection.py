@@ -33,6 +33,8 @@ _READ_BYTES = 4_096
 _READS_AT_END = 64
 # A client that answers a goodbye does so at once, when it has read all that was on its way before it.
 _ANSWER_SECONDS = 3.0
+# Who reads slowly makes the kernel's queue shorter now and then only.
+_READING_SECONDS = 10.0
 _GOODBYE_SECONDS = 60.0
 _PULSE_SECONDS = 0.5
 _PING = b"\x89\x00"  # RFC 6455, section 5.5.2
@@ -230,8 +232,8 @@ class Connection:
 class _Goodbye:
     """Waits for a client's answer to a goodbye, and calls `give_up` when none comes.
 
-    It may take some seconds, once the client has read all that was on its way before, or reads nothing any more; and
-    the reading a minute.
+    It may take some seconds, once the client has read all that was on its way before; somewhat more, if it reads
+    nothing any more; and the reading of what the kernel has, a minute.
     """
 
     def __init__(self, sock: socket.socket, outbox: Outbox, give_up: Callable[[], None]) -> None:
@@ -250,14 +252,14 @@ class _Goodbye:
         moves, self._unread = unread < self._unread, unread
         self._quiet = 0.0 if moves else self._quiet + _PULSE_SECONDS
         self._waited += _PULSE_SECONDS
-        if self._quiet >= _ANSWER_SECONDS or self._waited >= _GOODBYE_SECONDS:
+        if self._quiet >= (_READING_SECONDS if unread else _ANSWER_SECONDS) or self._waited >= _GOODBYE_SECONDS:
             self._give_up()
 
     def _in_kernel(self) -> int:
         """How many bytes the kernel has of what was written, which the other side's has not taken yet."""
         try:
             return int.from_bytes(fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(_INT_BYTES)), sys.byteorder)
-        except OSError:  # it cannot tell
+        except (OSError, ValueError):  # it cannot tell, or is closed
             return 0
 
 

@@ -122,7 +122,7 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
         if not self.alive:
             for client in self._idle:
                 with suppress(OSError):  # it has gone
-                    _read_to_the_end(client)
+                    _end_if_silent(client)
 
     def _let_go(self, giving: socket.socket, client: socket.socket) -> bool:
         """Whether the connection is not to be served here: others have it now, or it is closed."""
@@ -173,13 +173,16 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(0.05)
 
 
-def _read_to_the_end(client: socket.socket) -> None:
-    """Whoever reads this connection finds what has come already, and then its end.
+def _end_if_silent(client: socket.socket) -> None:
+    """Whoever waits for something to be said on this connection finds its end, unless something has come already.
 
-    The kernel's own way: gevent's would have a reader that waits fail at once, and what has come be lost.
+    The kernel's own way: gevent's would have a reader that waits fail at once, and what comes just then be lost.
     """
     with _PlainSocket(fileno=os.dup(client.fileno())) as same:
-        same.shutdown(socket.SHUT_RD)
+        try:
+            same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            same.shutdown(socket.SHUT_RD)
 
 
 def _turn_away(client: socket.socket) -> None:

@@ -120,14 +120,18 @@ def test_a_connection_that_waits_for_nothing_does_not_hold_up_a_stop(
     assert "Socket error" not in (tmp_path / "web.log").read_text()
 
 
-def test_what_has_come_on_a_connection_is_read_before_its_end() -> None:
-    """Also by a reader that waited for it and has not been told yet."""
+def test_what_has_come_on_a_connection_is_no_silence() -> None:
+    """Though a reader that waited for it has not been told yet; after it the connection can be ended."""
     ours, theirs = gevent.socket.socketpair()
-    read = gevent.spawn(lambda: [ours.recv(10), ours.recv(10)])
+    read = gevent.spawn(lambda: [ours.recv(10), ours.recv(10), ours.recv(10)])
     gevent.idle()
     theirs.sendall(b"a request")
-    processes._read_to_the_end(ours)
-    assert read.get(timeout=10) == [b"a request", b""]
+    processes._end_if_silent(ours)
+    gevent.sleep(0.05)
+    theirs.sendall(b" and more")
+    gevent.sleep(0.05)
+    processes._end_if_silent(ours)
+    assert read.get(timeout=10) == [b"a request", b" and more", b""]
     ours.close()
     theirs.close()
 

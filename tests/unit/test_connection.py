@@ -273,6 +273,15 @@ def test_a_goodbye_waits_for_who_reads_slowly(monkeypatch: pytest.MonkeyPatch) -
     assert read.endswith(Protocol(ConnectionType.SERVER).send(CloseConnection(1013, "too slow")))
 
 
+def test_a_goodbye_does_not_wait_for_who_reads_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the kernel has taken all of it."""
+    monkeypatch.setattr(connection_module, "_READING_SECONDS", 0.2)
+    connection, _ = pair
+    assert connection.outbox.offer(text_frame(b"x" * 20_000))
+    connection.close(1013, "too slow")
+    soon(lambda: connection._ended)
+
+
 def test_one_that_cannot_be_told_goodbye_ends_all_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel has no room for the Close frame: its client sees the end of it and comes again."""
     connection, client = pair

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SHUT_RDWR, socket
+from typing import Any
 
 _SILENT = -1
 _NOT_PASSED_ON = {"connection", "transfer-encoding", "keep-alive", "host"}
@@ -25,6 +27,15 @@ class _Stream:
     over: bool = False
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed, as here many are, is nothing to tell."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Proxy:
     """Serves plain HTTP on a free port of 127.0.0.1 and passes everything on to an API server."""
 
@@ -35,8 +46,7 @@ class Proxy:
         """What is wrong now: 0 for nothing, an HTTP status that every request gets, or silence."""
         self._streams: set[_Stream] = set()
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True, name="proxy").start()
 

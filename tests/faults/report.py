@@ -16,8 +16,9 @@ class Row:
 
     @property
     def clean(self) -> bool:
-        """Whether each trial was, and one at least came amid the log if the fault can."""
-        return all(verdict.clean for verdict in self.verdicts) and (self.fault.before_log or bool(self._amid))
+        """Whether each trial was, and half of them at least came amid the log if the fault can."""
+        enough = self.fault.before_log or 2 * len(self._amid) >= len(self.verdicts)
+        return enough and all(verdict.clean for verdict in self.verdicts)
 
     @property
     def _amid(self) -> list[Verdict]:

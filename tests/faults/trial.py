@@ -19,10 +19,14 @@ from service_process import Service
 from worker.local_cluster import parse_records
 
 VIEWERS = 5
+# One names its run only when it comes back, and two stay until they are cut off.
+_RESTLESS = (0, 2)
 _MOST_MIB = 250
 _SECONDS_TO_END = 240
 _SECONDS_TO_BEGIN = 180
 _SECONDS_TO_RECOVER = 60
+_SECONDS_TO_START = 150
+_SECONDS_TO_BE_READY = 30
 _SECONDS_TO_BE_TOLD = 10
 _LINES_BEFORE = 100
 _MOST_TAKEN_ALONG = 25
@@ -222,7 +226,7 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
     for number in range(VIEWERS):
         of_its_own = random.Random(rng.random())
         # One that happens to be away when events are lost may come back too late to be told.
-        restless = number == 0 and not fault.loses_events
+        restless = number in _RESTLESS and not fault.loses_events
         viewer = Viewer(service.url, scene.run_id, of_its_own, restless=restless, follows=number == 1)
         viewer.start()
         scene.viewers.append(viewer)
@@ -239,13 +243,14 @@ def _try(fault: Fault, scene: Scene, turn: int) -> None:
         scene.stage.hurry()
         for run_id in [scene.run_id, *scene.more_runs]:
             service.ended(run_id, _SECONDS_TO_END)
+            _judge_left(scene, run_id)
         for viewer in scene.viewers:
             viewer.join(60)
         nothing_after = fault.to_the_end or service.run(scene.run_id)["status"] != "succeeded"
         verdict.amid = _is_amid(scene, began, None if nothing_after else over)
         at_end = fault.to_the_end or bool(fault.ends_with)
         verdict.recovery = max(_recovery(viewer, over, at_end=at_end) for viewer in scene.viewers)
-        limit = _SECONDS_TO_RECOVER if verdict.amid and not at_end else float("inf")
+        limit = _SECONDS_TO_RECOVER if verdict.amid and not at_end else _SECONDS_TO_START
         verdict.check(verdict.recovery < limit, f"some viewer was told nothing for {verdict.recovery:.0f} s")
     finally:
         for viewer in scene.viewers:
@@ -302,6 +307,15 @@ def _judge(scene: Scene, fault: Fault) -> None:
     verdict.check(history == Counter([scene.run_id, *scene.more_runs]), f"the history is {history}")
     verdict.check(not service.client.call("GET", "/active")["active"], "something is still said to be active")
     _judge_overlap(scene)
+    ready = _within(_SECONDS_TO_BE_READY, lambda: service.get("/health").status_code == 200)
+    verdict.check(ready, f"when all was over, the service was not ready for {_SECONDS_TO_BE_READY} s")
+
+
+def _within(seconds: float, so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (answer := so()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return answer
 
 
 def _judge_log(scene: Scene, fault: Fault) -> None:
@@ -393,8 +407,13 @@ def _judge_run(scene: Scene, run_id: str, *, unseen: bool) -> None:
     verdict.check(bool(begun) or info["exit_code"] is None, f"{run_id}: an exit code of what never began")
     seen = [None] if unseen else ended
     verdict.check(seen in ([], [info["exit_code"]]), f"{run_id}: exit code {info['exit_code']}, Nextflow's {seen}")
+    _judge_left(scene, run_id)
+
+
+def _judge_left(scene: Scene, run_id: str) -> None:
+    """Nothing of a run that is said to have ended is at work."""
     left = scene.stage.left_of(run_id)
-    verdict.check(not left, f"{run_id}: of it are left {left}")
+    scene.verdict.check(not left, f"{run_id}: of it are left {left}")
 
 
 def _judge_overlap(scene: Scene) -> None:

@@ -105,6 +105,7 @@ def another(scene: Scene, like: str, more: list[str]) -> Iterator[None]:
     try:
         time.sleep(3)  # it starts
         yield
+        scene.verdict.check(process.poll() is None, f"the second {like} was not there to the end")
     finally:
         process.terminate()
         process.wait(60)

@@ -14,6 +14,7 @@ INTERRUPTED = 130
 _GAP = "Some lines before this are no longer kept by the service; the run's own log file has them."
 _AWAY = "The run may go on meanwhile; trying again, once a second …"
 _BRIEFLY = 3.0
+_ENDED = ("succeeded", "cached", "failed", "aborted")
 
 
 def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
@@ -49,11 +50,10 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
                 for line in data["lines"]:
                     click.echo(line["message"])
             case "progress" if data["processes"]:
-                counts = tuple(
-                    process["succeeded"] + process["cached"] + process["failed"] for process in data["processes"]
-                )
-                if (data["percent"], counts) != shown:
-                    shown = (data["percent"], counts)
+                # What has come to an end: a line for each task that begins would be too many.
+                ended = tuple(sum(process[kind] for kind in _ENDED) for process in data["processes"])
+                if (data["percent"], ended) != shown:
+                    shown = (data["percent"], ended)
                     click.echo(show.coloured(show.progress_line(data), "running"))
             case "error":
                 _show_error(data)

@@ -49,6 +49,18 @@ def test_the_log_is_printed_and_the_rest_is_told_beside_it(capsys: pytest.Captur
     assert "no longer kept" in gap
 
 
+def test_progress_is_told_when_a_task_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that was cut off too, though no more of the work is done by that."""
+    none = dict.fromkeys(("pending", "running", "succeeded", "cached", "failed", "retries", "aborted"), 0)
+    frames = [
+        frame("progress", number, percent=0, processes=[{"name": "A", **none, **counts}])
+        for number, counts in enumerate([{"running": 1}, {"running": 2}, {"aborted": 2}], start=1)
+    ]
+    follow_run(Told(*frames, complete(4, "cancelled", 1)), ID)
+    shown = [said for said in capsys.readouterr().out.splitlines() if "%" in said]
+    assert shown == ["[  0%] A 0/1 (1 running)", "[  0%] A 0/2 (2 aborted)"]
+
+
 def test_one_gap_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     """More of it went before the first of what is kept could be sent."""
     greetings = [frame("status", None, status="running", first_id=first, last_id=9) for first in (4, 6)]

@@ -14,7 +14,7 @@ INTERRUPTED = 130
 _GAP = "Some lines before this are no longer kept by the service; the run's own log file has them."
 _AWAY = "The run may go on meanwhile; trying again, once a second …"
 _BRIEFLY = 3.0
-_ENDED = ("succeeded", "cached", "failed", "aborted")
+_ENDED = (*show.DONE, "aborted")
 
 
 def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:

@@ -31,13 +31,17 @@ def coloured(text: str, kind: str) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m" if colour and sys.stdout.isatty() else text
 
 
+DONE = ("succeeded", "cached", "failed")
+"""The counts of a process's tasks that came to an end of their own."""
+
+
 def progress_line(data: Mapping[str, Any]) -> str:
     """`[ 50%] FASTQC 3/3 ✔  TRIM 1/3 (1 running)`."""
     return f"[{data['percent']:3}%] " + "  ".join(_process(process) for process in data["processes"])
 
 
 def _process(process: Mapping[str, Any]) -> str:
-    done = sum(process[name] for name in ("succeeded", "cached", "failed"))
+    done = sum(process[name] for name in DONE)
     total = done + sum(process[name] for name in ("running", "pending", "aborted"))
     notes = [f"{process[name]} {word}" for name, word in _NOTES if process[name]]
     mark = " ✔" if done == total and not process["failed"] else ""

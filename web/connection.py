@@ -42,7 +42,7 @@ _PONG = b"\x8a\x80"  # section 5.5.3; from a client a mask of four bytes follows
 _PONG_BYTES = 6
 _INT_BYTES = struct.calcsize("i")
 # gevent's own would wait, and keeps two watchers.
-_PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
+PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 _log = logging.getLogger(__name__)
 
 
@@ -286,4 +286,4 @@ def taken_over(ws: Server) -> Connection:
     if protocol is None or sock is None:
         raise ValueError("The handshake is not done.")
     ws.connected = False  # flask-sock closes it otherwise, when the request is done
-    return Connection(_PlainSocket(fileno=sock.detach()), protocol)
+    return Connection(PlainSocket(fileno=sock.detach()), protocol)

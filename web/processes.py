@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
-from gevent import monkey
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
+from web.connection import PlainSocket
 from web.door import Door, LastServed
 from web.hub import Hub
 from web.problems import PROBLEM_TYPE, RETRY_SECONDS, problem
@@ -34,7 +34,6 @@ _LATE_SECONDS = 1.5
 _HANDSHAKES_SECONDS = 1.5
 _CLOSING_SECONDS = 5.0
 _MOST_REQUEST_BYTES = 65_536
-_PlainSocket: type[socket.socket] = monkey.get_original("socket", "socket")
 _BYTE = b"\0"  # nothing can be sent with a message that is empty
 
 
@@ -133,9 +132,10 @@ class WebWorker(GeventWorker):  # type: ignore[misc]
                 if not gevent.with_timeout(_HANDOVER_SECONDS, self._give, giving, client, timeout_value=False):
                     _turn_away(client)
             return True
-        if first or self.alive:
-            if not first:
-                self._idle.add(client)
+        if first:
+            return False
+        if self.alive:
+            self._idle.add(client)
             return False
         client.close()  # it has said nothing, and nobody will be here to listen
         return True
@@ -178,7 +178,7 @@ def _end_if_silent(client: socket.socket) -> None:
 
     The kernel's own way: gevent's would have a reader that waits fail at once, and what comes just then be lost.
     """
-    with _PlainSocket(fileno=os.dup(client.fileno())) as same:
+    with PlainSocket(fileno=os.dup(client.fileno())) as same:
         try:
             same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:

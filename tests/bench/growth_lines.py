@@ -158,10 +158,10 @@ def _unwatched(running: Service, lines: int, rounds: int, found: Found) -> None:
             run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
             running.ended(run_id, _PATIENCE)
             found.unwatched.append(lines / (time.monotonic() - began))
-            _check_file(running.data_dir / "runs" / run_id / "log", lines)
+            log = running.data_dir / "runs" / run_id / "log"
+            _check_file(log, lines)
     caller = Caller(running.port)
     last_id = running.client.call("GET", f"/runs/{run_id}/events", params={"limit": 1})["last_id"]
-    log = running.data_dir / "runs" / run_id / "log"
     for _ in range(max(3, rounds)):
         found.joined.append(_joined(running, run_id, lines))
         found.tailed.append(caller.get(f"{API}/runs/{run_id}/logs?tail=100"))

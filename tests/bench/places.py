@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from bench.fanout import build
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Load, opened
 from bench.figures import Row, Section
-from bench.processes import TrialFailed, allow_files, family, own_cpu_seconds
+from bench.processes import TrialFailed, allow_files, environment, family, own_cpu_seconds, said
 from bench.sizes import Sizes
 from bench.stage import directory, say, service_with_child
 
@@ -143,17 +142,10 @@ def _sampled(pid: int, seconds: float) -> Sampled:
         data = str(here / "perf.data")
         record = ["perf", "record", "--quiet", "-F", str(_HERTZ), "-g", "-p", str(pid), "-o", data]
         before, began = own_cpu_seconds(pid), time.monotonic()
-        _perf([*record, "--", sys.executable, "-c", f"import time; time.sleep({seconds})"])
+        said([*record, "--", sys.executable, "-c", f"import time; time.sleep({seconds})"], environment(), _PATIENCE)
         processors = (own_cpu_seconds(pid) - before) / (time.monotonic() - began)
-        told = _perf(["perf", "script", "-i", data, "-F", "ip,sym,dso"])
+        told, _ = said(["perf", "script", "-i", data, "-F", "ip,sym,dso"], environment(), _PATIENCE)
     return Sampled(processors, list(stacks(told.splitlines())))
-
-
-def _perf(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False)
-    if done.returncode:
-        raise TrialFailed(f"{' '.join(command[:2])} failed: {done.stderr[-300:].strip()}")
-    return done.stdout
 
 
 def stacks(lines: Sequence[str]) -> Iterator[Stack]:

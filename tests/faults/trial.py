@@ -271,11 +271,10 @@ def _judge_bystanders(scene: Scene, began: float, until: float) -> None:
 
 def _wait_for_recovery(scene: Scene, over: float) -> None:
     """Until each viewer has seen a line that was printed after that moment, or the end; or for a minute."""
-    deadline = time.monotonic() + _SECONDS_TO_RECOVER
-    while time.monotonic() < deadline and not all(
-        viewer.saw_line_printed_after(over) or viewer.completed_at for viewer in scene.viewers
-    ):
-        time.sleep(0.05)
+    _within(
+        _SECONDS_TO_RECOVER,
+        lambda: all(viewer.saw_line_printed_after(over) or viewer.completed_at for viewer in scene.viewers),
+    )
 
 
 def _is_amid(scene: Scene, began: float, over: float | None) -> bool:
@@ -314,7 +313,7 @@ def _judge(scene: Scene, fault: Fault) -> None:
 def _within(seconds: float, so: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + seconds
     while not (answer := so()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.05)
     return answer
 
 

@@ -16,6 +16,8 @@ from shared.runs import Run, RunStatus
 from shared.settings import Settings
 
 _DAY = 86_400
+_WAITING_SHOWN = 100
+_KEPT_FIELDS = ("record", "version", "seq", "progress")
 _STRAYS_SECONDS = 180
 _PATIENCE = 20
 _TRIMMED_AT_ONCE = 500
@@ -33,6 +35,18 @@ class Kept:
     version: int
     last_id: int
     progress: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand: a run, the first of its events that is kept, and who waits, the next one first.
+
+    Where none is kept, the first is the one that comes next: 1 where there is no run.
+    """
+
+    kept: Kept | None
+    first_id: int
+    waiting: Sequence[Run]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class Store:
         if ":" in run_id:  # the name of another key of a run
             raise RunNotFound(run_id)
         with store_errors():
-            fields = self.redis.hmget(keys.run(run_id), "record", "version", "seq", "progress")
+            fields = self.redis.hmget(keys.run(run_id), *_KEPT_FIELDS)
         kept = _kept(fields)
         if kept is None:
             raise RunNotFound(run_id)
@@ -232,14 +246,33 @@ class Store:
         with store_errors():
             self.redis.transaction(free, keys.ACTIVE, keys.run(run_id))
 
-    def queue(self, most: int = 100) -> list[str]:
+    def standing(self, run_id: str | None) -> Standing:
+        """How things stand for whoever begins to watch a run, or none; asked for at once. Raises RunNotFound."""
+        if run_id is None:
+            return Standing(None, 1, self.waiting())
+        if ":" in run_id:  # the name of another key of a run
+            raise RunNotFound(run_id)
+        with store_errors():
+            pipeline = self.redis.pipeline(transaction=False)
+            pipeline.hmget(keys.run(run_id), *_KEPT_FIELDS)
+            # After the record: so what goes in between is told to be gone.
+            pipeline.xrange(keys.events(run_id), count=1)
+            pipeline.lrange(keys.QUEUE, 0, _WAITING_SHOWN - 1)
+            fields, first, waiting = pipeline.execute()
+        kept = _kept(fields)
+        if kept is None:
+            raise RunNotFound(run_id)
+        first_id = int(first[0][0].partition(b"-")[0]) if first else kept.last_id + 1
+        return Standing(kept, first_id, self._present(waiting))
+
+    def queue(self, most: int = _WAITING_SHOWN) -> list[str]:
         """The waiting runs, the next one first."""
         with store_errors():
             return [value.decode() for value in self.redis.lrange(keys.QUEUE, 0, most - 1)]
 
-    def waiting(self, most: int = 100) -> list[Run]:
+    def waiting(self, most: int = _WAITING_SHOWN) -> list[Run]:
         """The waiting runs themselves, the next one first."""
-        return [run for run in self._records(self.queue(most)) if run is not None]
+        return self._present(self.queue(most))
 
     def queue_length(self) -> int:
         """How many runs wait."""
@@ -380,6 +413,9 @@ class Store:
         with store_errors():
             found = self.redis.zrevrange(keys.HISTORY, start, start + size - 1)
         return self._records([run_id.decode() for run_id in found])
+
+    def _present(self, run_ids: Sequence[str]) -> list[Run]:
+        return [run for run in self._records(run_ids) if run is not None] if run_ids else []
 
     def _records(self, run_ids: Sequence[str]) -> list[Run | None]:
         """The records of these runs, asked for at once; None for one that is gone."""

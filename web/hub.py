@@ -213,7 +213,7 @@ class Hub:
         """
         if viewer.run_id is None:
             return 0, b""
-        [(last_id, last)] = self._feed.peek([(viewer.run_id, viewer.cursor)])
+        last_id, last, page = self._feed.read_on(viewer.run_id, viewer.cursor, _PAGE)
         gone = not last_id and (viewer.cursor > 0 or not viewer.follows)  # not for one that is led to it just now
         if gone:
             viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
@@ -221,22 +221,23 @@ class Hub:
         if last_id < viewer.seen:
             viewer.close(1013, _LOST)
             raise Stalled
-        while viewer.cursor < last_id:
-            page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE)
+        while page or viewer.cursor < last_id:
             if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
                 if not page or viewer.tell_anew is None:
                     raise Stalled
                 viewer.tell_anew(page[0][0])
             self._write_page(viewer, page)
             last_id, last = max(last_id, page[-1][0]), page[-1][1]
+            page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE) if viewer.cursor < last_id else []
         return last_id, text_frame(last) if last else b""
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None
-        for number, frame in page:
-            while not viewer.outbox.offer(text_frame(frame), most=_CATCH_UP_BYTES):
+        for piece in _pieces([(number, text_frame(frame)) for number, frame in page]):
+            whole = b"".join(frame for _, frame in piece)
+            while not viewer.outbox.offer(whole, most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()
-            viewer.cursor = number
+            viewer.cursor = piece[-1][0]
 
     def _join(self, viewer: Viewer, last_id: int, last: bytes, current: str | None) -> bool:
         """Make a viewer live if it has all that the live ones of its run have; it has all up to that event."""
@@ -376,15 +377,16 @@ class Hub:
             return
         with self._lock:
             cursor, last = channel.cursor, channel.last
-        [(last_id, found)] = self._feed.peek([(channel.run_id, cursor)])
+        last_id, found, page = self._feed.read_on(channel.run_id, cursor, _PAGE)
         if (kept := _kept_of(cursor, last, last_id, found)) is not None:
             self._lose(channel, kept)
             return
-        while page := self._feed.read(channel.run_id, channel.cursor, _PAGE):
+        while page:
             if page[0][0] > channel.cursor + 1:
                 self._let_go(channel, TOO_SLOW)
                 return
             self._deliver(channel, page)
+            page = self._feed.read(channel.run_id, channel.cursor, _PAGE)
 
     def _let_go(self, channel: Channel, reason: str) -> None:
         """Close viewers whose next event cannot be told: a new connection tells them how things stand."""
@@ -483,7 +485,7 @@ class Hub:
         """Tell everyone what is no event: how many watch, and who waits in the queue."""
         self._queue_changed = False
         self._told_viewers = self.presence.total
-        waiting = queue(self._store)
+        waiting = queue(self._store.waiting())
         data = {"status": "keep-alive", "connected_clients": self._told_viewers, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from shared import events, times
 from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
 from shared.runs import RunStatus
-from shared.store import Kept
+from shared.store import Standing, Store
 from web.connection import FAILED, Connection, taken_over
 from web.hub import TOO_SLOW, Hub, Viewer
 from web.outbox import Stalled, text_frame
@@ -58,10 +59,7 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
         ):
             raise BadRequest("This is no handshake of WebSocket version 13 (RFC 6455).")
         query = parse_query(StreamQuery)
-        if query.run_id is not None:
-            g.kept = service.store.get(query.run_id)
-        else:
-            hub.notice()
+        g.standing = _standing(service.store, hub, query.run_id)
 
     @sock.route("/api/v1/pipeline/stream", bp=door)  # type: ignore[untyped-decorator]  # flask-sock has no types
     def stream(ws: Server) -> None:
@@ -84,25 +82,28 @@ def sockets(service: Service, hub: Hub) -> Blueprint:
 
 
 def _watch(connection: Connection, service: Service, hub: Hub) -> None:
-    viewer = _greeted(connection, service, hub)
+    viewer = _greeted(connection, service, hub, g.pop("standing"))
     try:
         hub.add(viewer)
     finally:
         connection.at_end(partial(hub.remove, viewer))
 
 
-def _kept(service: Service, run_id: str | None) -> Kept | None:
+def _standing(store: Store, hub: Hub, run_id: str | None) -> Standing:
+    """How things stand for who asks for a run, or for whatever is active. Raises RunNotFound and StoreAway."""
+    if run_id is not None:
+        return store.standing(run_id)
+    hub.notice()
     with suppress(RunNotFound):  # its time ended just now
-        return service.store.get(run_id) if run_id else None
-    return None
+        return store.standing(hub.current)
+    return store.standing(None)
 
 
-def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
+def _greeted(connection: Connection, service: Service, hub: Hub, standing: Standing) -> Viewer:
     """The viewer that the query asks for, told how things stand."""
     query = parse_query(StreamQuery)
-    kept = g.pop("kept", None) or _kept(service, query.run_id or hub.current)
-    run_id = kept.run.run_id if kept else None
-    shown = snapshot(service, kept, connected_clients=hub.presence.total)
+    run_id = standing.kept.run.run_id if standing.kept else None
+    shown = snapshot(standing, connected_clients=hub.presence.total)
     last_id = shown["last_id"]
     cursor = last_id if query.since is None else query.since
     if cursor > last_id and query.run_id is None:
@@ -117,8 +118,8 @@ def _greeted(connection: Connection, service: Service, hub: Hub) -> Viewer:
         connection.outbox.offer(text_frame(events.with_id(body, None)))
 
     def tell_anew(first_id: int) -> None:
-        now = service.store.get(run_id) if run_id else None
-        tell(snapshot(service, now, connected_clients=hub.presence.total) | {"first_id": first_id})
+        now = replace(service.store.standing(run_id), first_id=first_id)
+        tell(snapshot(now, connected_clients=hub.presence.total))
 
     tell(shown)
     return Viewer(

@@ -1,12 +1,13 @@
 """How things stand, in one answer: the run, its progress, the end of its log, the queue."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from shared import times
-from shared.runs import RunStatus
-from shared.store import Kept, Store
+from shared.runs import Run, RunStatus
+from shared.store import Kept, Standing
 from web.wiring import Service
 
 API = "/api/v1/pipeline"
@@ -32,28 +33,25 @@ def status_answer(service: Service, run_id: str | None, connected_clients: int) 
         "websocket_url": stream_url(run_id),
         "connected_clients": connected_clients,
         "last_update": times.to_text(times.now()),
-        "queue": queue(service.store),
+        "queue": queue(service.store.waiting()),
     }
 
 
-def snapshot(service: Service, kept: Kept | None, connected_clients: int) -> dict[str, Any]:
+def snapshot(standing: Standing, connected_clients: int) -> dict[str, Any]:
     """The `data` of a socket's first frame."""
-    common = {"connected_clients": connected_clients, "queue": queue(service.store)}
+    kept = standing.kept
+    common = {"first_id": standing.first_id, "connected_clients": connected_clients, "queue": queue(standing.waiting)}
     if kept is None:
         return {
             "status": "idle",
             "progress_percent": 0,
             "progress": None,
-            "first_id": 1,
             "last_id": 0,
             **common,
         }
-    # Read later, so if the two differ, the client is told that what is gone meanwhile is gone.
-    first_id = service.feed.first_id(kept.run.run_id, kept.last_id)
     return kept.run.info() | {
         "progress_percent": percent(kept),
         "progress": kept.progress,
-        "first_id": first_id,
         "last_id": kept.last_id,
         **common,
     }
@@ -64,10 +62,10 @@ def percent(kept: Kept) -> int:
     return int(kept.progress["percent"]) if kept.progress else 100 * (kept.run.status is RunStatus.SUCCEEDED)
 
 
-def queue(store: Store) -> list[dict[str, Any]]:
-    """The waiting runs with their places, the first hundred."""
+def queue(waiting: Sequence[Run]) -> list[dict[str, Any]]:
+    """The waiting runs with their places."""
     names = ("run_id", "pipeline", "queued_at", "triggered_by")
-    infos = [run.info() for run in store.waiting()]
+    infos = [run.info() for run in waiting]
     return [{name: info[name] for name in names} | {"position": place} for place, info in enumerate(infos, start=1)]
 
 

@@ -205,6 +205,12 @@ def test_events_are_read_from_either_end(feed: Feed, run_id: str, fence: int) ->
     assert feed.first_id("run-none", 0) == 1
     [(_, newest)] = feed.read_back(run_id, most=1)
     assert feed.peek([(run_id, 10), (run_id, 11), ("run-none", 1)]) == [(10, newest), (10, None), (0, None)]
+    assert feed.read_on(run_id, 10, 2) == (10, newest, [])
+    [(_, third), *rest] = feed.read(run_id, 2, 3)
+    assert feed.read_on(run_id, 3, 2) == (10, third, rest)
+    assert feed.read_on(run_id, 0, 1) == (10, None, feed.read(run_id, 0, 1))
+    assert feed.read_on(run_id, 11, 2) == (10, None, [])
+    assert feed.read_on("run-none", 1, 2) == (0, None, [])
 
 
 def test_lines_beyond_the_limit_are_dropped(redis: Client, settings: Settings, run_id: str, fence: int) -> None:

@@ -9,6 +9,8 @@ import orjson
 import pytest
 from ends import finish
 from flask import Flask
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
 
 from shared import events, keys, times
 from shared.events import LogLine
@@ -16,6 +18,7 @@ from shared.feed import Batch
 from shared.lease import Leases
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
+from shared.store import Standing
 from web.hub import Hub, Viewer
 from web.outbox import Stalled
 from web.sockets import _greeted
@@ -49,7 +52,7 @@ def greeted(service: Service, run_id: str, since: int | None, offered: list[byte
     hub: Any = SimpleNamespace(current=run_id, presence=SimpleNamespace(total=1))
     query = f"run_id={run_id}" + (f"&since={since}" if since is not None else "")
     with Flask(__name__).test_request_context(f"/?{query}"):
-        viewer = _greeted(connection, service, hub)
+        viewer = _greeted(connection, service, hub, service.store.standing(run_id))
     [frame] = offered
     return viewer, orjson.loads(frame[frame.index(b"{") :])["data"]
 
@@ -87,7 +90,9 @@ def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service
     nobody: Any = None
     hub = Hub(nobody, service.store, service.feed, nobody)
     hub._write_kept(viewer)
-    anew, *events_ = (orjson.loads(frame[frame.index(b"{") :]) for frame in told[1:])
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(b"".join(told[1:]))
+    anew, *events_ = (orjson.loads(event.data) for event in client.events() if isinstance(event, TextMessage))
     assert (anew["id"], anew["data"]["first_id"]) == (None, first)
     assert [event["id"] for event in events_] == list(range(first, last + 1))
     # From then on it is no newcomer.
@@ -107,25 +112,20 @@ def test_a_run_whose_events_are_gone_is_shown_without_them(service: Service, run
     assert viewer.cursor == last
 
 
-@pytest.mark.parametrize("asked", ["store.get", "feed.first_id"])
+@pytest.mark.parametrize("before", [True, False])
 def test_what_is_told_of_a_run_is_as_old_as_the_id_beside_it(
-    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch, asked: str
+    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     """The run ends while the first frame is made: the frame says so, or else `complete` comes after it."""
-    part, _, name = asked.partition(".")
-    asker = getattr(service, part)
-    ask = getattr(asker, name)
-    ended: list[str] = []
+    ask = service.store.standing
 
-    def end_first(wanted: str, *more: Any) -> Any:
-        if not ended:
-            ended.append(wanted)
-            finish(service.store, wanted, RunStatus.FAILED)
-        return ask(wanted, *more)
+    def end(wanted: str) -> Standing:
+        found = None if before else ask(wanted)
+        finish(service.store, wanted, RunStatus.FAILED)
+        return found or ask(wanted)
 
-    monkeypatch.setattr(asker, name, end_first)
+    monkeypatch.setattr(service.store, "standing", end)
     viewer, data = greeted(service, run_id, None)
-    assert ended
     told = [orjson.loads(frame)["type"] for _, frame in service.feed.read(run_id, viewer.cursor, 10)]
     assert told[-1:] == ([] if data["status"] == "failed" else ["complete"])
     assert data["last_id"] == viewer.cursor

@@ -296,12 +296,13 @@ def test_who_follows_into_a_run_whose_beginning_is_gone_is_told(
     eventually(lambda: watcher.ids(first) == [1])
     newcomer = watch(cursor=1, tell_anew=told.append)  # it is live at once, with nothing to read before
     eventually(lambda: newcomer.viewer in hub._live(first))
-    read = feed.read
+    read_on = feed.read_on
 
-    def without_the_first(run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
-        return [event for event in read(run_id, after, most) if run_id == first or event[0] > 2]
+    def without_the_first(run_id: str, after: int, most: int) -> tuple[int, bytes | None, list[tuple[int, bytes]]]:
+        last_id, found, page = read_on(run_id, after, most)
+        return last_id, found, [event for event in page if run_id == first or event[0] > 2]
 
-    monkeypatch.setattr(feed, "read", without_the_first)
+    monkeypatch.setattr(feed, "read_on", without_the_first)
     monkeypatch.setattr(hub, "_relay", lambda _: None)  # nor was it there when they came
     talk.end()
     talk.begin()
@@ -689,16 +690,22 @@ def test_a_loss_is_told_before_another_run_is_followed(
 
 
 class Interrupted(Feed):
-    """A feed whose reader is interrupted, once, right after it learned what the last event is."""
+    """A feed whose reader is interrupted, once, when it has learned what the last event is, and that event.
+
+    `halfway`: before Redis comes to what is later than that.
+    """
 
     meanwhile: Callable[[], None] | None = None
+    halfway = False
 
-    def peek(self, places: Sequence[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
-        found = super().peek(places)
+    def read_on(self, run_id: str, after: int, most: int) -> tuple[int, bytes | None, list[tuple[int, bytes]]]:
+        last_id, found, page = super().read_on(run_id, after, most)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
-        return found
+            if self.halfway:
+                page = self.read(run_id, after, most)
+        return last_id, found, page
 
 
 @pytest.fixture
@@ -764,14 +771,14 @@ def test_one_that_was_greeted_before_a_loss_does_not_go_on_with_a_hole(
     talk.say("one")
     before = dumped(redis, keys.run(run_id), keys.events(run_id))
     talk.say("two", "three")
-    away, peek = threading.Event(), feed.peek
+    away, read_on = threading.Event(), feed.read_on
 
-    def peeking(places: Sequence[tuple[str, int]]) -> list[tuple[int, bytes | None]]:
+    def reading_on(run_id: str, after: int, most: int) -> tuple[int, bytes | None, list[tuple[int, bytes]]]:
         if not away.is_set():
             raise StoreAway("Redis does not answer.")
-        return peek(places)
+        return read_on(run_id, after, most)
 
-    monkeypatch.setattr(feed, "peek", peeking)
+    monkeypatch.setattr(feed, "read_on", reading_on)
     comes, waits = (watch(run_id, cursor=4, tell_anew=lambda _: None, greeted=greeted) for greeted in (4, 2))
     restore(redis, before)
     away.set()
@@ -846,6 +853,7 @@ def test_a_channel_begins_with_the_last_event_that_its_first_viewer_has(
     run_id = talk.begin()
     hub = Hub(redis, store, interrupted, Presence(redis, 10))
     interrupted.meanwhile = lambda: talk.say("two", "three")
+    interrupted.halfway = True
     watcher = watch(run_id, to=hub)
     eventually(lambda: watcher.viewer in hub._live(run_id))
     channel = hub._channels[run_id]

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from web.outbox import text_frame
 _UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 _PING = b"\x89\x80"
 _PONG = b"\x8a\x00"
+_SINCE, _FROM_THE_BEGINNING = b"since=", b"since=0 "
+_GOODBYE = b"\x88\x82"
 _CLOSE = b"\x88\x02\x03\xe8"
 
 
@@ -30,26 +33,37 @@ def _push(*numbers: int) -> bytes:
 
 
 class Stub:
-    """A server of one socket: sends in small pieces what it is given, and an answer to each ping."""
+    """A server of one socket at a time: sends in small pieces what it is given, and an answer to each ping."""
 
-    def __init__(self, *sent: bytes, handshake: bytes = _UPGRADED, answer: bytes = _PONG) -> None:
+    def __init__(self, *sent: bytes, handshake: bytes = _UPGRADED, answer: bytes = _PONG, sockets: int = 1) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sent, self._answer = handshake + b"".join(sent), answer
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.heard = b""
+        self._sockets = sockets
+        self._told_first = handshake + b"".join(sent[:1])
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        connection, _ = self._listener.accept()
-        with connection, self._listener, suppress(OSError):  # the client may hang up at any moment
+        with self._listener:
+            for _ in range(self._sockets):
+                self._serve_one(self._listener.accept()[0])
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):  # the client may hang up at any moment
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.recv(4096)
-            for start in range(0, len(self._sent), 97):
-                connection.sendall(self._sent[start : start + 97])
+            request = connection.recv(4096)
+            self.heard += request
+            # Who comes with the last event that there is has missed nothing.
+            sent = self._sent if _SINCE not in request or _FROM_THE_BEGINNING in request else self._told_first
+            for start in range(0, len(sent), 97):
+                connection.sendall(sent[start : start + 97])
             while data := connection.recv(4096):
                 self.heard += data
                 if _PING in data:
                     connection.sendall(self._answer)
+                if _GOODBYE in data:
+                    return
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +129,45 @@ def test_centrifuge_is_understood(program: Path, tmp_path: Path) -> None:
     assert _counts(_report(program, stub, tmp_path, 3, "-centrifuge")) == (3, 0, 0, 0, 1)
     assert b'"connect":{}' in stub.heard
     assert stub.heard.count(b"\x81\x82\x00\x00\x00\x00{}") == 1
+
+
+def _standing(first: int, last: int | None) -> bytes:
+    return text_frame(b'{"id":null,"data":{"first_id":%d,"last_id":%s}}' % (first, str(last or "null").encode()))
+
+
+def _joined(program: Path, tmp_path: Path, *sent: bytes) -> dict[str, Any]:
+    """What became of one that joins a server which tells it this each time."""
+    stub = Stub(*sent, sockets=1_000)
+    command = [str(program), "-host", stub.host, "-path", "/?", "-joiners", "1", "-stay", "50ms"]
+    with talking(command, os.environ, tmp_path / "joiners.log") as joiner:
+        joiner.hear(20)
+        time.sleep(0.5)
+        joiner.tell("end")
+        found = joiner.hear(20)
+    assert _FROM_THE_BEGINNING in stub.heard
+    return found
+
+
+def test_joiners_see_what_is_kept_and_what_comes(program: Path, tmp_path: Path) -> None:
+    """They come again and again, and what went meanwhile, and is said to be gone, is not missed."""
+    kept = [text_frame(_event(number)) for number in (3, 4)]
+    found = _joined(program, tmp_path, _standing(3, 8), *kept, _standing(8, 8), text_frame(_event(8)))
+    assert found["joined"] > 1
+    assert 6 <= found["replayed"] <= 6 * found["joined"]
+    assert (found["wrong"], found["failure"]) == (0, "")
+
+
+def test_what_joiners_miss_is_counted(program: Path, tmp_path: Path) -> None:
+    """An event that comes twice, or one before its time."""
+    twice = _joined(program, tmp_path, _standing(1, 2), *(text_frame(_event(number)) for number in (1, 1, 2)))
+    early = _joined(program, tmp_path, _standing(1, 2), text_frame(_event(2)))
+    assert twice["wrong"] > 0
+    assert early["wrong"] > 0
+
+
+def test_a_joiner_that_is_not_served_says_so(program: Path, tmp_path: Path) -> None:
+    """Closed before it has all, or never told how things stand."""
+    closed = _joined(program, tmp_path, _standing(1, 2), text_frame(_event(1)), _CLOSE)
+    assert closed["failure"].startswith("after event 1 of 2: the server closed the socket")
+    untold = _joined(program, tmp_path, text_frame(_event(1)))
+    assert untold["failure"].startswith("the first frame does not tell")

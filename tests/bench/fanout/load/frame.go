@@ -4,7 +4,27 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
+
+// handshake is what a client asks with for a socket.
+func handshake(path, host string) []byte {
+	return fmt.Appendf(nil,
+		"GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+			"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+		path, host,
+	)
+}
+
+// afterHandshake is what follows the answer to it, once that is complete.
+func afterHandshake(data []byte) (rest []byte, complete bool, err error) {
+	head, rest, complete := bytes.Cut(data, []byte("\r\n\r\n"))
+	if complete && !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
+		line, _, _ := bytes.Cut(head, []byte("\r\n"))
+		return nil, false, fmt.Errorf("refused: %s", line)
+	}
+	return rest, complete, nil
+}
 
 type frame struct {
 	opcode  byte

@@ -3,6 +3,8 @@
 // It and its parent talk in lines. It prints {"opened": …} when all sockets are open. Told the number of the last frame
 // that was published, it prints {"settled": true} once every socket has it, or nothing more comes. Told anything again,
 // it asks each socket for a sign of life, prints its report and ends.
+//
+// With -joiners it has some come and go instead, and prints what became of them when it is told anything.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 )
 
 func main() {
@@ -22,7 +25,13 @@ func main() {
 	sockets := flag.Int("sockets", 1, "how many to open")
 	ramp := flag.Int("ramp", 500, "how many to open a second")
 	first := flag.Int64("first", 1, "the number of the first frame that will be published")
+	many := flag.Int("joiners", 0, "instead: how many come, stay for a moment, and come again")
+	stay := flag.Duration("stay", 500*time.Millisecond, "how long they stay, on average")
 	flag.Parse()
+	if *many > 0 {
+		comeAndGo(target, *many, *stay, commands())
+		return
+	}
 	crowd, err := newCrowd(target, *sockets, *first)
 	if err == nil {
 		err = measure(crowd, *ramp, commands())

@@ -75,12 +75,7 @@ func readNow(descriptor int, into []byte) (int, syscall.Errno) {
 }
 
 func (c *crowd) upgrade(s *socket) {
-	request := fmt.Sprintf(
-		"GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-			"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-		c.target.path, c.target.host,
-	)
-	if _, err := syscall.Write(s.descriptor, []byte(request)); err != nil {
+	if _, err := syscall.Write(s.descriptor, handshake(c.target.path, c.target.host)); err != nil {
 		c.bury(s, "connect: "+err.Error())
 		return
 	}
@@ -91,13 +86,9 @@ func (c *crowd) upgrade(s *socket) {
 // take handles all that is complete and returns what is not.
 func (c *crowd) take(s *socket, data []byte, at time.Time) ([]byte, error) {
 	if s.state == upgrading {
-		head, rest, complete := bytes.Cut(data, []byte("\r\n\r\n"))
-		if !complete {
-			return data, nil
-		}
-		if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
-			line, _, _ := bytes.Cut(head, []byte("\r\n"))
-			return nil, fmt.Errorf("refused: %s", line)
+		rest, complete, err := afterHandshake(data)
+		if err != nil || !complete {
+			return data, err
 		}
 		c.enter(s, at)
 		data = rest

@@ -1,18 +1,21 @@
 """A burst: what a run that prints more than anybody reads does to the calls of others, and to who joins meanwhile."""
 
+import json
 import multiprocessing
 import time
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.caller import API, Caller
+from bench.fanout import build
 from bench.figures import Row, Section, milliseconds, ratios
-from bench.processes import TrialFailed, Used
+from bench.processes import TrialFailed, Used, environment, said
 from bench.sizes import Sizes
-from bench.stage import CUT, Closed, printing, say, service_with_child, socket_events, stamps
+from bench.stage import CUT, STREAM, Closed, printing, say, service_with_child, socket_events
 from service_process import Service
 
 _AGAIN = 1013
@@ -28,7 +31,7 @@ _HEADINGS = ("what, while a run prints so many lines a second", "ms, p50 / p99",
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """How many lines a second a run prints, and how many watch it, each in a process of its own."""
+    """How many lines a second a run prints, and how many watch it."""
 
     rate: int
     viewers: int
@@ -47,32 +50,34 @@ class Found:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    sent_away: Counter[int] = field(default_factory=Counter)
+    told: int = 0
+    cut: int = 0
     joined_again: Counter[int] = field(default_factory=Counter)
 
 
 def measure(sizes: Sizes) -> list[Section]:
     """The scenes in turns."""
+    program = build.load_program(say)
     found = {scene: Found() for scene in _SCENES}
     with service_with_child() as running, readers() as pool:
         for _ in range(sizes.rounds):
             for scene, one in found.items():
-                _play(running, scene, sizes.seconds, one, pool)
-                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.sent_away)}")
+                _play(running, scene, sizes.seconds, one, pool, program)
+                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.told, one.cut)}")
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
         f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took "
-        f"{median(one.cpu):.2f} processors. Who came again: viewers, {_told(one.sent_away)}; of the "
-        f"{len(one.seconds[_JOINED])} that joined, {_told(one.joined_again)}."
+        f"{median(one.cpu):.2f} processors. Who came again: viewers, {_told(one.told, one.cut)}; of the "
+        f"{len(one.seconds[_JOINED])} that joined, {_told(one.joined_again[_AGAIN], one.joined_again[CUT])}."
         for scene, one in found.items()
     ]
     notes.append("Default retention. Whoever read saw each event once and in order, from where the first frame said.")
     return [Section("A burst", rows, _HEADINGS, notes)]
 
 
-def _told(closes: Counter[int]) -> str:
+def _told(told: int, cut: int) -> str:
     """How often, with a goodbye that says so and without any."""
-    return f"{closes[_AGAIN]} times told so ({_AGAIN}), {closes[CUT]} times cut off"
+    return f"{told} times told so ({_AGAIN}), {cut} times cut off"
 
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
@@ -82,23 +87,25 @@ def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
 
 def readers() -> ProcessPoolExecutor:
     """Whoever reads a burst is load, and must not be so in the process that measures."""
-    return ProcessPoolExecutor(1 + max(scene.viewers for scene in _SCENES), multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
 
 
-def begin(running: Service, scene: Scene, seconds: int, pool: ProcessPoolExecutor) -> tuple[str, list[Future[Any]]]:
-    """A run that prints for somewhat longer than that, and those that watch it; see `_watch` for what they tell."""
+def begin(
+    running: Service, scene: Scene, seconds: int, pool: ProcessPoolExecutor, program: Path
+) -> tuple[str, Future[dict[str, Any]]]:
+    """A run that prints for somewhat longer than that, and what those that watch it tell; see `_watch`."""
     run_id = running.submit("bench", parameters=printing(scene.rate, _lines(scene, seconds)))
     running.wait(lambda: running.run(run_id)["status"] == "running", _SECONDS_TO_BEGIN)
-    return run_id, [pool.submit(_watch, running.port, run_id) for _ in range(scene.viewers)]
+    return run_id, pool.submit(_watch, program, running.port, run_id, scene.viewers, seconds + _PATIENCE)
 
 
 def _lines(scene: Scene, seconds: int) -> int:
     return scene.rate * (seconds + 2)
 
 
-def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: ProcessPoolExecutor) -> None:
+def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: ProcessPoolExecutor, program: Path) -> None:
     """Raises TrialFailed when the run did not print as fast as it should, or somebody was not served in order."""
-    run_id, watching = begin(running, scene, seconds, pool)
+    run_id, watching = begin(running, scene, seconds, pool, program)
     joining = pool.submit(_join, running.port, run_id, seconds - _LEFT_SECONDS)
     used = Used(running.pid)
     _call(running.port, run_id, time.monotonic() + seconds, found.seconds)
@@ -106,10 +113,10 @@ def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: Proc
     joined, again = joining.result()
     found.seconds.setdefault(_JOINED, []).extend(joined)
     found.joined_again += again
-    seen = [one.result() for one in watching]
-    found.sent_away += sum((closes for _, closes in seen), Counter())
-    began, last = min(first for (first, _), _ in seen), max(last for (_, last), _ in seen)
-    found.rates.append((_lines(scene, seconds) - 1) / (last - began))
+    seen = watching.result()
+    found.told += seen["told"]
+    found.cut += seen["cut"]
+    found.rates.append((_lines(scene, seconds) - 1) / (seen["last"] - seen["first"]))
     if found.rates[-1] < _LEAST_RATE * scene.rate:
         raise TrialFailed(f"The run printed only {found.rates[-1]:,.0f} of {scene.rate:,} lines a second.")
 
@@ -125,22 +132,14 @@ def _call(port: int, run_id: str, until: float, seconds: dict[str, list[float]])
     caller.close()
 
 
-def _watch(port: int, run_id: str) -> tuple[tuple[float, float], Counter[int]]:
-    """Read to the end; who is closed comes again. When the first and the last line were printed, and how often.
-
-    Raises TrialFailed when an event comes twice, or one is missing that was not said to be gone.
-    """
-    first = newest = 0.0
-    last, sent_away = 0, Counter[int]()
-    while True:
-        try:
-            for event, _ in socket_events(port, run_id, last):
-                last = _next(event, last)
-                if printed := stamps(event):
-                    first, newest = first or printed[0], printed[-1]
-            return (first, newest), sent_away
-        except Closed as closed:
-            sent_away[_expected(closed)] += 1
+def _watch(program: Path, port: int, run_id: str, viewers: int, seconds: float) -> dict[str, Any]:
+    """What so many saw of a run to its end; who was closed came again. Raises TrialFailed unless all was in order."""
+    where = ["-host", f"127.0.0.1:{port}", "-path", f"{STREAM}?run_id={run_id}"]
+    told, _ = said([str(program), *where, "-watchers", str(viewers)], environment(), seconds)
+    seen: dict[str, Any] = json.loads(told)
+    if seen["wrong"] or seen["failure"]:
+        raise TrialFailed(f"Those that watch were not served as they should be: {seen}")
+    return seen
 
 
 def _join(port: int, run_id: str, seconds: float) -> tuple[list[float], Counter[int]]:

@@ -84,12 +84,12 @@ def measure(sizes: Sizes) -> list[Section]:
     """Raises TrialFailed where there is no perf, or it may not look."""
     if shutil.which("perf") is None:
         raise TrialFailed("There is no perf, which samples processes: install it (apt-get install linux-perf).")
-    return [_many_sockets(sizes), _a_burst(sizes)]
-
-
-def _many_sockets(sizes: Sizes) -> Section:
-    allow_files(max(sizes.sockets))
     program = build.load_program(say)
+    return [_many_sockets(sizes, program), _a_burst(sizes, program)]
+
+
+def _many_sockets(sizes: Sizes, program: Path) -> Section:
+    allow_files(max(sizes.sockets))
     loads = [Load(sockets, _CALM, sizes.seconds) for sockets in sizes.sockets]
     loads += [Load(sizes.viewers, rate, sizes.seconds) for rate in (_QUICK, _FAST)]
     found = {f"{load.sockets:,} × {load.rate}": _holding(load, program) for load in loads}
@@ -97,17 +97,16 @@ def _many_sockets(sizes: Sizes) -> Section:
     return _section("Where the sockets' time goes", found, [note])
 
 
-def _a_burst(sizes: Sizes) -> Section:
+def _a_burst(sizes: Sizes, program: Path) -> Section:
     found: dict[str, Sampled] = {}
     with service_with_child() as running, readers() as pool:
         names = {"holds the sockets": "gunicorn", "worker": "worker@", "Redis": "redis-server"}
         # perf itself takes some seconds for each.
-        _, watching = begin(running, _BURST, 3 * sizes.seconds, pool)
+        _, watching = begin(running, _BURST, 3 * sizes.seconds, pool, program)
         time.sleep(_START_SECONDS)
         for name, word in names.items():
             found[name] = _sampled(_busiest(running.children(word)), sizes.seconds / 2)
-        for viewer in watching:
-            viewer.result()
+        watching.result()
     note = f"{_BURST}, default retention; one process after the other."
     return _section("Where a burst's time goes", found, [note])
 

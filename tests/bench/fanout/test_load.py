@@ -1,5 +1,6 @@
 """The load client tells the truth: what a server loses, doubles or disorders is counted, and the dead are not alive."""
 
+import json
 import os
 import socket
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from bench.fanout import build
-from bench.processes import talking
+from bench.processes import said, talking
 
 from nfctl.programs import ToolMissing
 from web.outbox import text_frame
@@ -171,3 +172,32 @@ def test_a_joiner_that_is_not_served_says_so(program: Path, tmp_path: Path) -> N
     assert closed["failure"].startswith("after event 1 of 2: the server closed the socket")
     untold = _joined(program, tmp_path, text_frame(_event(1)))
     assert untold["failure"].startswith("the first frame does not tell")
+
+
+def _ended(number: int) -> bytes:
+    return text_frame(b'{"id":%d,"type":"complete","data":{}}' % number)
+
+
+def _watched(program: Path, *sent: bytes, **stubs: Any) -> dict[str, Any]:
+    """What became of one that watches a server which tells it this."""
+    stub = Stub(*sent, **stubs)
+    found: dict[str, Any] = json.loads(said([str(program), "-host", stub.host, "-watchers", "1"], os.environ, 20)[0])
+    return found
+
+
+def test_watchers_see_a_run_to_its_end(program: Path) -> None:
+    """From the first event that is kept, and with the times of its first and its last line."""
+    found = _watched(program, _standing(3, 4), *(text_frame(_event(number)) for number in (3, 4)), _ended(5))
+    assert (found["first"], found["last"]) == (1.7e15, 1.7e15)
+    assert (found["told"], found["cut"], found["wrong"], found["failure"]) == (0, 0, 0, "")
+    twice = _watched(program, _standing(1, 2), *(text_frame(_event(number)) for number in (1, 1)), _ended(2))
+    assert twice["wrong"] == 1
+
+
+def test_watchers_that_are_closed_come_again(program: Path) -> None:
+    """Those that are told so, and those that are cut off; another reason is a failure."""
+    away = _watched(program, _standing(1, 2), b"\x88\x02" + (1013).to_bytes(2, "big"), sockets=3)
+    assert away["told"] == 3
+    assert "connection refused" in away["failure"] or "reset" in away["failure"], "there is nobody any more"
+    failed = _watched(program, _standing(1, 2), b"\x88\x02" + (1011).to_bytes(2, "big"))
+    assert failed["failure"].startswith("the server closed the socket: 1011")

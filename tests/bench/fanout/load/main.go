@@ -4,7 +4,8 @@
 // that was published, it prints {"settled": true} once every socket has it, or nothing more comes. Told anything again,
 // it asks each socket for a sign of life, prints its report and ends.
 //
-// With -joiners it has some come and go instead, and prints what became of them when it is told anything.
+// With -joiners it has some come and go instead, and prints what became of them when it is told anything; with -watchers
+// it has some see a run to its end, and prints what became of those.
 package main
 
 import (
@@ -27,9 +28,14 @@ func main() {
 	first := flag.Int64("first", 1, "the number of the first frame that will be published")
 	many := flag.Int("joiners", 0, "instead: how many come, stay for a moment, and come again")
 	stay := flag.Duration("stay", 500*time.Millisecond, "how long they stay, on average")
+	watching := flag.Int("watchers", 0, "instead: how many see a run to its end, and come again when they are closed")
 	flag.Parse()
 	if *many > 0 {
 		comeAndGo(target, *many, *stay, commands())
+		return
+	}
+	if *watching > 0 {
+		watchToEnd(target, *watching)
 		return
 	}
 	crowd, err := newCrowd(target, *sockets, *first)

@@ -263,7 +263,7 @@ class Store:
         if kept is None:
             raise RunNotFound(run_id)
         first_id = int(first[0][0].partition(b"-")[0]) if first else kept.last_id + 1
-        return Standing(kept, first_id, self._present(waiting))
+        return Standing(kept, first_id, self._present([value.decode() for value in waiting]))
 
     def queue(self, most: int = _WAITING_SHOWN) -> list[str]:
         """The waiting runs, the next one first."""

@@ -23,7 +23,8 @@ def stream_url(run_id: str | None) -> str:
 
 def status_answer(service: Service, run_id: str | None, connected_clients: int) -> dict[str, Any]:
     """`StatusAnswer` for a run, or for none. Raises RunNotFound."""
-    kept = service.store.get(run_id) if run_id else None
+    standing = service.store.standing(run_id)
+    kept = standing.kept
     return {
         "active": kept is not None and _at_work(kept),
         "run": kept.run.info() if kept else None,
@@ -33,7 +34,7 @@ def status_answer(service: Service, run_id: str | None, connected_clients: int) 
         "websocket_url": stream_url(run_id),
         "connected_clients": connected_clients,
         "last_update": times.to_text(times.now()),
-        "queue": queue(service.store.waiting()),
+        "queue": queue(standing.waiting),
     }
 
 

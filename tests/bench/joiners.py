@@ -30,6 +30,7 @@ _HEADINGS = (
     "CPU µs a delivery",
     "beside it",
     "ratio",
+    "CPU ms of one that joins",
 )
 
 
@@ -76,6 +77,9 @@ def _measured(load: Load, rounds: int, program: Path) -> Row:
 
 def _row(load: Load, joined: list[dict[str, Any]], disturbed: list[dict[str, Any]], alone: list[dict[str, Any]]) -> Row:
     came, replayed = (sum(found[name] for found in joined) for name in ("joined", "replayed"))
+    # Whatever a server did more is the joiners', theirs among all that it did for each delivery.
+    more = sum(report["cpu"] * report["deliveries"] for report in disturbed)
+    more -= sum(report["cpu"] * report["deliveries"] for report in alone)
     (p50, p99, cpu), (other_p50, other_p99, other_cpu) = (
         [median(report[name] for report in reports) for name in ("p50_ms", "p99_ms", "cpu")]
         for reports in (disturbed, alone)
@@ -90,4 +94,5 @@ def _row(load: Load, joined: list[dict[str, Any]], disturbed: list[dict[str, Any
         f"{cpu:.1f}",
         f"{other_cpu:.1f} without them",
         ratio(cpu, other_cpu),
+        f"{more / came / 1000:.1f}",
     )

@@ -70,6 +70,14 @@ def test_a_viewer_begins_with_what_is_kept_and_is_told_so(service: Service, run_
         assert (viewer.cursor, data["first_id"]) == (first - 1, first)
 
 
+def test_a_viewer_is_told_who_waits(service: Service, run_id: str, make_run: Callable[..., Run]) -> None:
+    """With their places, whether it sees a run or there is none."""
+    waiting = [service.store.submit(make_run(), "queue").run_id for _ in range(2)]
+    _, data = greeted(service, run_id, None)
+    assert [(entry["run_id"], entry["position"]) for entry in data["queue"]] == [(waiting[0], 1), (waiting[1], 2)]
+    assert [run.run_id for run in service.store.standing(None).waiting] == waiting
+
+
 def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service, run_id: str) -> None:
     """Events that it told of as kept are trimmed before they are read: the viewer is told anew, and stays."""
     told: list[bytes] = []

@@ -21,7 +21,7 @@ $(PIP) install --no-deps --require-hashes --progress-bar off -r $(1) | \
   done && echo ' done'
 endef
 
-.PHONY: help run up setup setup-dev test faults lint format bench bench-report bench-fanout bench-kubernetes cluster cluster-down env locks clean
+.PHONY: help run up setup setup-dev test faults lint format bench bench-fanout bench-kubernetes cluster cluster-down env locks clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -77,10 +77,7 @@ lint: setup-dev ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup-dev ## Measure the line from a run to its viewers
-	@PYTHONPATH=tests $(BIN)/python -m bench.line
-
-bench-report: setup-dev ## Measure all of this machine's part, with plots, in twenty minutes (ARGS="--only growth-lines --small")
+bench: setup-dev ## Measure all of this machine's part, with plots, in half an hour (ARGS="--only line growth-lines --small")
 	@PYTHONPATH=tests $(BIN)/python -m bench.report $(ARGS)
 
 bench-fanout: setup-dev ## Measure many sockets beside other servers (ARGS="--sockets 1000 --rate 20 100 --rounds 3")

@@ -2,9 +2,12 @@
 
 import json
 import multiprocessing
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,32 +18,44 @@ from bench.fanout import build
 from bench.figures import Row, Section, milliseconds, ratios
 from bench.processes import TrialFailed, Used, environment, said
 from bench.sizes import Sizes
-from bench.stage import CUT, STREAM, Closed, printing, say, service_with_child, socket_events
+from bench.stage import CUT, STREAM, Closed, directory, printing, say, service_with_child, socket_events, write_child
 from service_process import Service
 
 _AGAIN = 1013
 _GAP_SECONDS = 0.02
 _BETWEEN_JOINS = 0.2
 _LEFT_SECONDS = 1.0
-_SECONDS_TO_BEGIN = 30.0
+_SECONDS_TO_BEGIN = 30
 _PATIENCE = 60.0
 _LEAST_RATE = 0.9
 _JOINED = "A socket opened, to the newest line there was"
-_HEADINGS = ("what, while a run prints so many lines a second", "ms, p50 / p99", "beside the first")
+_HEADINGS = (
+    "what, while a run prints so many lines a second",
+    "ms, p50 / p99",
+    "beside the first",
+    "beside the second",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """How many lines a second a run prints, and how many watch it."""
+    """How many lines a second a run prints, how many watch it, and what a program beside the service prints to a file.
+
+    That takes of the machine what a burst takes of it in any case.
+    """
 
     rate: int
     viewers: int
+    beside: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rate:,} lines/s, {self.viewers} watch"
+        told = f"{self.rate:,} lines/s, {self.viewers} watch"
+        return f"{told}, and a program beside prints {self.beside:,} to a file" if self.beside else told
 
 
-_SCENES = (Scene(20, 1), Scene(100_000, 1), Scene(100_000, 8))
+_BURST = 100_000
+_CALM, _BESIDE = Scene(20, 1), Scene(20, 1, _BURST)
+_SCENES = (_CALM, _BESIDE, Scene(_BURST, 1), Scene(_BURST, 8))
 
 
 @dataclass(slots=True)
@@ -59,10 +74,11 @@ def measure(sizes: Sizes) -> list[Section]:
     """The scenes in turns."""
     program = build.load_program(say)
     found = {scene: Found() for scene in _SCENES}
-    with service_with_child() as running, readers() as pool:
+    with directory() as here, service_with_child() as running, readers() as pool:
         for _ in range(sizes.rounds):
             for scene, one in found.items():
-                _play(running, scene, sizes.seconds, one, pool, program)
+                with _printing_beside(scene, sizes.seconds, here):
+                    _play(running, scene, sizes.seconds, one, pool, program)
                 say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.told, one.cut)}")
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
@@ -81,8 +97,28 @@ def _told(told: int, cut: int) -> str:
 
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
-    mine, calm = (found[one].seconds[name] for one in (scene, _SCENES[0]))
-    return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm)
+    mine, calm, beside = (found[one].seconds[name] for one in (scene, _CALM, _BESIDE))
+    return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm), ratios(mine, beside)
+
+
+@contextmanager
+def _printing_beside(scene: Scene, seconds: int, here: Path) -> Iterator[None]:
+    """What the scene has printed beside the service, through a pipe as a run's log goes, for somewhat longer."""
+    if not scene.beside:
+        yield
+        return
+    parameters = here / "parameters.json"
+    parameters.write_text(json.dumps(printing(scene.beside, scene.beside * (seconds + _SECONDS_TO_BEGIN))))
+    command = [str(write_child(here)), "-params-file", str(parameters)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as child,
+        subprocess.Popen(["tee", str(here / "log")], stdin=child.stdout, stdout=subprocess.DEVNULL) as copy,
+    ):
+        try:
+            yield
+        finally:
+            child.kill()
+            copy.kill()
 
 
 def readers() -> ProcessPoolExecutor:

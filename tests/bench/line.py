@@ -1,18 +1,16 @@
-"""Measures the line from a run's child to a viewer, each row beside something else in the same run.
-
-`python -m bench.line`, with `tests` on the path, prints a Markdown table. Times are of this machine at this moment;
-the ratios say more.
-"""
+"""The line from a run's child to a viewer: the first line, latency, lines a second, and memory."""
 
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from itertools import chain
 
 import orjson
-from bench.figures import HEADINGS, Row, compared, latencies, ratio, table
+from bench.figures import Row, Section, compared, latencies, ratio
 from bench.processes import Used, cpu_to_end, machine_seconds, memory, own_cpu_seconds, parent
+from bench.sizes import Sizes
 from bench.stage import (
     AT_ONCE,
     STREAM,
@@ -27,22 +25,19 @@ from websocket import create_connection
 
 from nfctl import tools
 
-
-def main() -> None:
-    """Measure all and print the table."""
-    print(table(HEADINGS, rows()))
+_RATES = ((20, 200), (1_000, 5_000), (100_000, 500_000))
 
 
-def rows() -> list[Row]:
-    """Measure all."""
-    return [
+def measure(sizes: Sizes) -> list[Section]:
+    """Runs of a pipeline that says hi, and of the stand-in at some lines a second, so many in all."""
+    rows = [
         *first_line(),
-        *latency(20, 200),
-        *latency(1000, 5000),
-        *latency(100_000, 500_000),
-        *throughput(),
+        *(row for rate, lines in _RATES for row in latency(rate, lines, sizes.rounds)),
+        *throughput(sizes.rounds),
         *memories(),
     ]
+    note = f"Latencies are of the lines of {sizes.rounds} runs each; lines/s and CPU are medians of as many."
+    return [Section("A run on one machine", rows, notes=[note])]
 
 
 def first_line() -> list[Row]:
@@ -78,8 +73,18 @@ def first_line() -> list[Row]:
     ]
 
 
-def latency(rate: int, lines: int) -> list[Row]:
+def latency(rate: int, lines: int, rounds: int) -> list[Row]:
     """From a line's writing to its reading at a socket, beside `tail -F` on the same run's log."""
+    ours, theirs, cpu, tail_cpu = zip(*(_followed(rate, lines) for _ in range(rounds)), strict=True)
+    other = "`tail -F` of the run's log"
+    return [
+        latencies(f"A line at {rate:,} lines/s, written to read", other, [*chain(*ours)], [*chain(*theirs)]),
+        compared("… CPU a line (µs)", other, cpu, tail_cpu, "{:,.1f}"),
+    ]
+
+
+def _followed(rate: int, lines: int) -> tuple[list[float], list[float], float, float]:
+    """How old the lines of one run were when they were read here and there, and the CPU µs a line of each."""
     with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
         tailed: list[float] = []
         used = Used(running.pid)
@@ -95,17 +100,22 @@ def latency(rate: int, lines: int) -> list[Row]:
         tail.kill()
     assert len(seen) == len(tailed) == lines, f"{len(seen)} and {len(tailed)} of {lines}"
     # The first second is the catching up of whoever came late.
-    ours, theirs = seen[rate:], tailed[rate:]
-    other = "`tail -F` of the run's log"
+    return seen[rate:], tailed[rate:], 1e6 * cpu / lines, 1e6 * tail_cpu / lines
+
+
+def throughput(rounds: int) -> list[Row]:
+    """Lines a second of one run that prints as fast as it can, all the way to a socket, beside `cat` of its log."""
+    lines = 200_000
+    ours, theirs, cpu, cat_cpu = zip(*(_printed_at_once(lines) for _ in range(rounds)), strict=True)
+    title = f"Lines/s of {lines:,} printed at once, POST to the last at a socket"
     return [
-        latencies(f"A line at {rate:,} lines/s, written to read", other, ours, theirs),
-        compared("… CPU a line (µs)", other, [1e6 * cpu / lines], [1e6 * tail_cpu / lines], "{:,.1f}"),
+        compared(title, "`cat`", ours, theirs, "{:,.0f}"),
+        compared("… CPU a line (µs)", "`cat`", cpu, cat_cpu),
     ]
 
 
-def throughput() -> list[Row]:
-    """Lines a second of one run that prints as fast as it can, all the way to a socket, beside `cat` of its log."""
-    lines = 200_000
+def _printed_at_once(lines: int) -> tuple[float, float, float, float]:
+    """Lines a second of one run at a socket and of `cat` of its log, and the CPU µs a line of each."""
     with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
         posted, used = time.time(), Used(running.pid)
         run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
@@ -115,12 +125,7 @@ def throughput() -> list[Row]:
         with (running.data_dir / "runs" / run_id / "log").open("rb") as log:
             cat_cpu = cpu_to_end(["cat"], log)
         theirs = lines / (time.monotonic() - began)
-    return [
-        compared(
-            f"Lines/s of {lines:,} printed at once, POST to the last at a socket", "`cat`", [ours], [theirs], "{:,.0f}"
-        ),
-        compared("… CPU a line (µs)", "`cat`", [1e6 * cpu / lines], [1e6 * cat_cpu / lines]),
-    ]
+    return ours, theirs, 1e6 * cpu / lines, 1e6 * cat_cpu / lines
 
 
 def memories() -> list[Row]:
@@ -181,7 +186,3 @@ def read_stamps(tail: subprocess.Popen[bytes], into: list[float], lines: int) ->
             into.append(at - float(words[words.index(b"stamp") + 1]))
         if len(into) == lines:
             return
-
-
-if __name__ == "__main__":
-    main()

@@ -28,6 +28,7 @@ from bench import (
     submit,
     wire,
 )
+from bench.fanout import compare
 from bench.figures import Section, table
 from bench.plot import svg
 from bench.processes import TrialFailed
@@ -37,7 +38,8 @@ from bench.stage import say
 from nfctl.programs import ToolMissing
 
 PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
-    "line": lambda _: [Section("A run on one machine", line.rows())],
+    "fanout": compare.measure,
+    "line": line.measure,
     "burst": burst.measure,
     "submit": submit.measure,
     "status": status.measure,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """As a report has them: about twenty minutes on two processors.
+    """As a report has them: about half an hour on two processors.
 
     `rounds` is how often a measurement and what stands beside it take turns, `trials` the same along the curves of
     sockets and of the processes that hold them, where each takes half a minute. `seconds` is how long a steady load or

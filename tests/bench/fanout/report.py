@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from bench.fanout.trial import Figures, Load
-from bench.figures import marked
+from bench.figures import Section, marked
 
 GO = ("centrifuge", "centrifuge-delay")
 """Names of the servers whose CPU the others' is divided by."""
@@ -30,16 +30,15 @@ _HEADINGS = (
 )
 
 
-def table(titles: Mapping[str, str], found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:
-    """In Markdown: counts are sums over rounds, sockets alive the fewest, all else medians; a legend below."""
+def section(titles: Mapping[str, str], found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> Section:
+    """Counts are sums over rounds, sockets alive the fewest, all else medians; a legend below."""
     rows = [
         _row(titles[name], load, rounds, [_ratio(rounds, servers.get(go)) for go in GO])
         for load, servers in found.items()
         for name, rounds in servers.items()
         if rounds
     ]
-    lines = [_HEADINGS, ("---", *["---:"] * (len(_HEADINGS) - 1)), *rows]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", _legend(found)])
+    return Section("Many sockets", rows, _HEADINGS, [_legend(found)])
 
 
 def _legend(found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:

@@ -3,8 +3,9 @@
 from dataclasses import fields, replace
 
 import pytest
-from bench.fanout.report import table
+from bench.fanout.report import section
 from bench.fanout.trial import Figures, Load
+from bench.figures import Row
 
 LOAD = Load(sockets=1_000, rate=20, seconds=6)
 NONE: dict[str, float | str] = {item.name: "" if item.type == "str" else 0 for item in fields(Figures)}
@@ -19,10 +20,10 @@ WELL = replace(
 )
 
 
-def cells(ours: list[Figures], theirs: list[Figures]) -> dict[str, list[str]]:
+def cells(ours: list[Figures], theirs: list[Figures]) -> dict[str, Row]:
     """What stands in the row of each server."""
-    rows = table({"ours": "ours", "centrifuge": "Go"}, {LOAD: {"ours": ours, "centrifuge": theirs}}).splitlines()
-    return {cell[0]: cell for cell in ([*map(str.strip, row.strip("|").split("|"))] for row in rows if "×" in row)}
+    shown = section({"ours": "ours", "centrifuge": "Go"}, {LOAD: {"ours": ours, "centrifuge": theirs}})
+    return {row[0]: row for row in shown.rows}
 
 
 def test_a_ratio_is_of_the_medians_of_all_rounds() -> None:

@@ -108,7 +108,9 @@ def _log_lines(service: Service, run_id: str, since: int) -> list[str]:
 def _tail(service: Service, run_id: str, wanted: int, since: int) -> list[str]:
     blocks: list[list[str]] = []
     found, before = 0, None
-    while found < wanted and (page := service.feed.read_back(run_id, before, _LOG_PAGE)):
+    # An event of a run that says much is full; of one that says little it takes many.
+    size = -(-wanted // events.LINES_PER_EVENT) + 1
+    while found < wanted and (page := service.feed.read_back(run_id, before, min(size, _LOG_PAGE))):
         before = page[-1][0]
         for number, frame in page:
             if number > since:
@@ -116,6 +118,7 @@ def _tail(service: Service, run_id: str, wanted: int, since: int) -> list[str]:
                 found += len(blocks[-1])
         if before <= since:
             break
+        size *= 4
     lines = [line for block in reversed(blocks) for line in block]
     return lines[len(lines) - wanted :] if wanted < len(lines) else lines
 

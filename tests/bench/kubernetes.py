@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 from bench.figures import HEADINGS, Row, compared, latencies, milliseconds, ratio, table
-from bench.line import bare_python, memory_row, read_stamps
+from bench.line import bare_python, memory_row
 from bench.processes import TrialFailed, Used, cpu_at_end, memory
 from bench.stage import STREAM, whole_run
 from cluster import images
@@ -198,7 +198,7 @@ def burst(node: Node, running: Service) -> list[Row]:
 def follow(node: Node, job: str, into: list[float], lines: int) -> tuple[subprocess.Popen[bytes], threading.Thread]:
     """`kubectl logs -f` on a Job, and what reads it and gathers how old each line is."""
     tail = kubectl(node, "logs", "-f", f"job/{job}", output=subprocess.PIPE)
-    reader = threading.Thread(target=read_stamps, args=(tail, into, lines), daemon=True)
+    reader = threading.Thread(target=_read_stamps, args=(tail, into, lines), daemon=True)
     reader.start()
     return tail, reader
 
@@ -223,6 +223,18 @@ def requests(node: Node, agent: str) -> int:
 def seconds_of(timestamp: str) -> float:
     """Seconds since 1970 of a time as the kubelet writes it, to the microsecond."""
     return datetime.fromisoformat(timestamp[:26] + "+00:00").timestamp()
+
+
+def _read_stamps(tail: subprocess.Popen[bytes], into: list[float], lines: int) -> None:
+    """Gather how old each line is when it is read, until there are so many."""
+    assert tail.stdout
+    for line in tail.stdout:
+        at = time.time()
+        words = line.split()
+        if b"stamp" in words:
+            into.append(at - float(words[words.index(b"stamp") + 1]))
+        if len(into) == lines:
+            return
 
 
 if __name__ == "__main__":

@@ -2,20 +2,33 @@
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import orjson
-from bench.figures import Row, Section, compared, latencies, ratio
-from bench.processes import Used, cpu_to_end, machine_seconds, memory, own_cpu_seconds, parent
+from bench.fanout import build
+from bench.figures import Row, Section, compared, ratio
+from bench.processes import (
+    TrialFailed,
+    Used,
+    cpu_to_end,
+    environment,
+    machine_seconds,
+    memory,
+    own_cpu_seconds,
+    parent,
+    said,
+)
 from bench.sizes import Sizes
 from bench.stage import (
     AT_ONCE,
     STREAM,
     directory,
     printing,
+    say,
     service,
     service_with_child,
     whole_run,
@@ -25,6 +38,7 @@ from websocket import create_connection
 
 from nfctl import tools
 
+_PATIENCE = 120
 _RATES = ((20, 200), (1_000, 5_000), (100_000, 500_000))
 
 
@@ -36,7 +50,10 @@ def measure(sizes: Sizes) -> list[Section]:
         *throughput(sizes.rounds),
         *memories(),
     ]
-    note = f"Latencies are of the lines of {sizes.rounds} runs each; lines/s and CPU are medians of as many."
+    note = (
+        f"Medians of {sizes.rounds} runs, but of the first line's and of memory. Each line came once and in order; "
+        "both readers of a log are the same program, which is not Python."
+    )
     return [Section("A run on one machine", rows, notes=[note])]
 
 
@@ -75,32 +92,48 @@ def first_line() -> list[Row]:
 
 def latency(rate: int, lines: int, rounds: int) -> list[Row]:
     """From a line's writing to its reading at a socket, beside `tail -F` on the same run's log."""
-    ours, theirs, cpu, tail_cpu = zip(*(_followed(rate, lines) for _ in range(rounds)), strict=True)
+    program = build.load_program(say)
+    ours, theirs, cpu, tail_cpu = zip(*(_followed(program, rate, lines) for _ in range(rounds)), strict=True)
     other = "`tail -F` of the run's log"
+    mine, its = ([median(found[name] for found in those) for name in ("p50_ms", "p99_ms")] for those in (ours, theirs))
     return [
-        latencies(f"A line at {rate:,} lines/s, written to read", other, [*chain(*ours)], [*chain(*theirs)]),
+        (
+            f"A line at {rate:,} lines/s, written to read (ms, p50 / p99)",
+            " / ".join(f"{value:.1f}" for value in mine),
+            f"{' / '.join(f'{value:.1f}' for value in its)} {other}",
+            " / ".join(f"{one / another:.1f}" for one, another in zip(mine, its, strict=True)),
+        ),
         compared("… CPU a line (µs)", other, cpu, tail_cpu, "{:,.1f}"),
     ]
 
 
-def _followed(rate: int, lines: int) -> tuple[list[float], list[float], float, float]:
-    """How old the lines of one run were when they were read here and there, and the CPU µs a line of each."""
+def _followed(program: Path, rate: int, lines: int) -> tuple[dict[str, Any], dict[str, Any], float, float]:
+    """How old the lines of one run were when they were read here and there, and the CPU µs a line of each.
+
+    The first second does not count: it is the catching up of whoever came late. Raises TrialFailed unless each line
+    came once and in order.
+    """
     with service_with_child(LOG_RETENTION_LINES="1000000", LOG_RETENTION_BYTES="1000000000") as running:
-        tailed: list[float] = []
         used = Used(running.pid)
         run_id = running.submit("bench", parameters=printing(rate, lines))
         log = running.data_dir / "runs" / run_id / "log"
         running.wait(lambda: log.exists(), 10)
-        tail = subprocess.Popen(["tail", "-n", "+1", "-F", str(log)], stdout=subprocess.PIPE)
-        reader = threading.Thread(target=read_stamps, args=(tail, tailed, lines), daemon=True)
-        reader.start()
-        seen = [at - stamp for printed, at in whole_run(running.port, run_id, lines) for stamp in printed]
-        reader.join(10)
-        cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
-        tail.kill()
-    assert len(seen) == len(tailed) == lines, f"{len(seen)} and {len(tailed)} of {lines}"
-    # The first second is the catching up of whoever came late.
-    return seen[rate:], tailed[rate:], 1e6 * cpu / lines, 1e6 * tail_cpu / lines
+        skipped = ["-skipped", str(rate)]
+        with (
+            subprocess.Popen(["tail", "-n", "+1", "-F", str(log)], stdout=subprocess.PIPE) as tail,
+            subprocess.Popen(
+                [str(program), "-lines", str(lines), *skipped], stdin=tail.stdout, stdout=subprocess.PIPE
+            ) as reader,
+        ):
+            where = ["-host", f"127.0.0.1:{running.port}", "-path", f"{STREAM}?run_id={run_id}"]
+            told, _ = said([str(program), *where, "-watchers", "1", *skipped], environment(), _PATIENCE)
+            assert reader.stdout
+            found = [orjson.loads(told), orjson.loads(reader.stdout.readline())]
+            cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
+            tail.kill()
+    if any(one["lines"] != lines or one["wrong"] for one in found):
+        raise TrialFailed(f"Not each of {lines:,} lines came once and in order: {found}")
+    return found[0], found[1], 1e6 * cpu / lines, 1e6 * tail_cpu / lines
 
 
 def throughput(rounds: int) -> list[Row]:
@@ -174,15 +207,3 @@ def bare_python() -> float:
     found = memory(process.pid)
     process.communicate(b"\n")
     return found
-
-
-def read_stamps(tail: subprocess.Popen[bytes], into: list[float], lines: int) -> None:
-    """Gather how old each line is when it is read, until there are so many."""
-    assert tail.stdout
-    for line in tail.stdout:
-        at = time.time()
-        words = line.split()
-        if b"stamp" in words:
-            into.append(at - float(words[words.index(b"stamp") + 1]))
-        if len(into) == lines:
-            return

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -25,7 +26,11 @@ _CLOSE = b"\x88\x02\x03\xe8"
 
 
 def _event(number: int) -> bytes:
-    return b'{"id":%d,"data":{"lines":[{"message":"stamp 1700000000000000 x","text":"%s"}]}}' % (number, b"y" * 200)
+    return b'{"id":%d,"data":{"lines":[{"message":"stamp 1700000000000000 %d x","text":"%s"}]}}' % (
+        number,
+        number,
+        b"y" * 200,
+    )
 
 
 def _push(*numbers: int) -> bytes:
@@ -189,9 +194,9 @@ def test_watchers_see_a_run_to_its_end(program: Path) -> None:
     """From the first event that is kept, and with the times of its first and its last line."""
     found = _watched(program, _standing(3, 4), *(text_frame(_event(number)) for number in (3, 4)), _ended(5))
     assert (found["first"], found["last"]) == (1.7e15, 1.7e15)
-    assert (found["told"], found["cut"], found["wrong"], found["failure"]) == (0, 0, 0, "")
+    assert (found["told"], found["cut"], found["wrong"], found["failure"], found["lines"]) == (0, 0, 0, "", 2)
     twice = _watched(program, _standing(1, 2), *(text_frame(_event(number)) for number in (1, 1)), _ended(2))
-    assert twice["wrong"] == 1
+    assert twice["wrong"] == 2, "the event, and its line"
 
 
 def test_watchers_that_are_closed_come_again(program: Path) -> None:
@@ -201,3 +206,22 @@ def test_watchers_that_are_closed_come_again(program: Path) -> None:
     assert "connection refused" in away["failure"] or "reset" in away["failure"], "there is nobody any more"
     failed = _watched(program, _standing(1, 2), b"\x88\x02" + (1011).to_bytes(2, "big"))
     assert failed["failure"].startswith("the server closed the socket: 1011")
+
+
+def test_how_old_lines_are_is_read_from_standard_input(program: Path) -> None:
+    """All but the first that are not to count; one that comes late is told."""
+    now = time.time()
+    lines = [f"2026 stdout F stamp {now - age:.6f} {number} x" for number, age in enumerate((9, 2, 2, 2))]
+    found = _read(program, ["nothing of that kind", *lines], 4, "-skipped", "1")
+    assert (found["lines"], found["wrong"]) == (4, 0)
+    assert 1_900 < found["p50_ms"] <= found["p99_ms"] < 8_000
+    assert _read(program, [lines[1], lines[0]], 3)["wrong"] == 1
+
+
+def _read(program: Path, lines: list[str], wanted: int, *flags: str) -> dict[str, Any]:
+    command = [str(program), "-lines", str(wanted), *flags]
+    done = subprocess.run(
+        command, input="\n".join([*lines, ""]), capture_output=True, text=True, timeout=20, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

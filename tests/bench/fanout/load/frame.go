@@ -64,6 +64,7 @@ func maskedFrame(opcode byte, payload []byte) []byte {
 var (
 	idName    = []byte(`"id":`)
 	stampName = []byte(`"stamp `)
+	bareName  = []byte("stamp ")
 )
 
 // numbers finds an event's number and its publisher's stamp, in microseconds; most of the event is never looked at.

@@ -5,7 +5,7 @@
 // it asks each socket for a sign of life, prints its report and ends.
 //
 // With -joiners it has some come and go instead, and prints what became of them when it is told anything; with -watchers
-// it has some see a run to its end, and prints what became of those.
+// it has some see a run to its end, and prints what became of those. With -lines it reads no socket but standard input.
 package main
 
 import (
@@ -29,23 +29,32 @@ func main() {
 	many := flag.Int("joiners", 0, "instead: how many come, stay for a moment, and come again")
 	stay := flag.Duration("stay", 500*time.Millisecond, "how long they stay, on average")
 	watching := flag.Int("watchers", 0, "instead: how many see a run to its end, and come again when they are closed")
+	reading := flag.Int64("lines", 0, "instead: how many stamped lines of standard input to read")
+	skipped := flag.Int64("skipped", 0, "how many lines at first whose age does not count")
 	flag.Parse()
-	if *many > 0 {
+	var err error
+	switch {
+	case *many > 0:
 		comeAndGo(target, *many, *stay, commands())
-		return
-	}
-	if *watching > 0 {
-		watchToEnd(target, *watching)
-		return
-	}
-	crowd, err := newCrowd(target, *sockets, *first)
-	if err == nil {
-		err = measure(crowd, *ramp, commands())
+	case *watching > 0:
+		watchToEnd(target, *watching, *skipped)
+	case *reading > 0:
+		err = readLines(*reading, *skipped)
+	default:
+		err = load(target, *sockets, *first, *ramp)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func load(target target, sockets int, first int64, ramp int) error {
+	crowd, err := newCrowd(target, sockets, first)
+	if err != nil {
+		return err
+	}
+	return measure(crowd, ramp, commands())
 }
 
 // commands are the lines of standard input; the channel is closed when the parent is gone.

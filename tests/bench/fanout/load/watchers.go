@@ -3,8 +3,8 @@ package main
 import (
 	"bytes"
 	"errors"
-	"strconv"
 	"sync"
+	"time"
 )
 
 const (
@@ -22,7 +22,8 @@ type watchers struct {
 }
 
 // watched is what became of them: how often one was told to come again, or cut off without a word, how many events came
-// twice, too late or never, and when the first and the last line that they saw was printed, in seconds since 1970.
+// twice, too late or never, when the first and the last line that they saw was printed, in seconds since 1970, and how
+// old the lines were when they were read.
 type watched struct {
 	Told    int     `json:"told"`
 	Cut     int     `json:"cut"`
@@ -30,11 +31,12 @@ type watched struct {
 	First   float64 `json:"first"`
 	Last    float64 `json:"last"`
 	Failure string  `json:"failure"`
+	ages
 }
 
-// watchToEnd has so many watch, and tells what became of them.
-func watchToEnd(target target, many int) {
-	all := &watchers{target: target}
+// watchToEnd has so many watch, and tells what became of them; the age of the first lines of a run does not count.
+func watchToEnd(target target, many int, skipped int64) {
+	all := &watchers{target: target, found: watched{ages: ages{skipped: skipped}}}
 	var group sync.WaitGroup
 	for range many {
 		group.Add(1)
@@ -44,11 +46,12 @@ func watchToEnd(target target, many int) {
 		}()
 	}
 	group.Wait()
+	all.found.ages.sum()
 	say(all.found)
 }
 
 func (w *watchers) live() {
-	seen := viewing{}
+	seen := viewing{ages: ages{skipped: w.found.skipped}}
 	for {
 		err := seen.watch(w.target)
 		w.mutex.Lock()
@@ -68,11 +71,12 @@ func (w *watchers) live() {
 }
 
 func (w *watched) add(seen viewing, err error) {
-	w.Wrong += seen.wrong
-	if w.First == 0 || seen.printed > 0 && seen.printed < w.First {
-		w.First = seen.printed
+	w.Wrong += seen.wrong + seen.ages.disordered
+	if w.First == 0 || seen.ages.first > 0 && seen.ages.first < w.First {
+		w.First = seen.ages.first
 	}
-	w.Last = max(w.Last, seen.newest)
+	w.Last = max(w.Last, seen.ages.newest)
+	w.ages.merge(&seen.ages)
 	if err != nil {
 		w.Failure = err.Error()
 	}
@@ -97,27 +101,6 @@ func (v *viewing) watch(target target) error {
 			wire.goodbye()
 			return nil
 		}
-		v.notePrinted(frame)
+		v.ages.take(frame, stampName, time.Now())
 	}
-}
-
-func (v *viewing) notePrinted(frame []byte) {
-	first, last := bytes.Index(frame, stampName), bytes.LastIndex(frame, stampName)
-	if first < 0 {
-		return
-	}
-	if v.printed == 0 {
-		v.printed = secondsAt(frame[first+len(stampName):])
-	}
-	v.newest = secondsAt(frame[last+len(stampName):])
-}
-
-// secondsAt reads a time up to the next blank; 0 where there is none.
-func secondsAt(text []byte) float64 {
-	word, _, _ := bytes.Cut(text[:min(headSize, len(text))], []byte(" "))
-	seconds, err := strconv.ParseFloat(string(word), 64)
-	if err != nil {
-		return 0
-	}
-	return seconds
 }

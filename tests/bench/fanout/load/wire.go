@@ -50,13 +50,11 @@ func standingOf(frame []byte) (standing, error) {
 	return stands, err
 }
 
-// viewing is what one has seen: the last event's number, how many events came that were not the next one, and when the
-// first and the newest line was printed.
+// viewing is what one has seen: the last event's number, how many events came that were not the next one, and the lines.
 type viewing struct {
-	last    int64
-	wrong   int64
-	printed float64
-	newest  float64
+	last  int64
+	wrong int64
+	ages  ages
 }
 
 // follow takes the next frame, and counts an event that is not the next one.

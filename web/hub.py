@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress, groupby
@@ -233,7 +233,7 @@ class Hub:
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None
-        for piece in _pieces([(number, text_frame(frame)) for number, frame in page]):
+        for piece in _pieces((number, text_frame(frame)) for number, frame in page):
             whole = b"".join(frame for _, frame in piece)
             while not viewer.outbox.offer(whole, most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()
@@ -530,7 +530,7 @@ def _tells(kind: bytes, frame: bytes) -> bool:
     return kind in frame[:_HEAD]
 
 
-def _pieces(frames: Page) -> Iterator[Page]:
+def _pieces(frames: Iterable[tuple[int, bytes]]) -> Iterator[Page]:
     """The frames in order, as many at once as make a write of bounded size."""
     piece: Page = []
     size = 0

@@ -162,8 +162,11 @@ def cpu_to_end(
 
 
 def said(command: Sequence[str], its: Mapping[str, str], seconds: float) -> tuple[str, str]:
-    """What a command says on its two outputs. Raises TrialFailed when it fails."""
-    done = subprocess.run(command, env=dict(its), capture_output=True, text=True, timeout=seconds, check=False)
+    """What a command says on its two outputs. Raises TrialFailed when it fails, or takes longer."""
+    try:
+        done = subprocess.run(command, env=dict(its), capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise TrialFailed(f"{' '.join(command)} did not end within {seconds:.0f} s.") from error
     if done.returncode:
         raise TrialFailed(f"{' '.join(command)} failed: {done.stderr[-500:]}")
     return done.stdout, done.stderr

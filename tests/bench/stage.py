@@ -200,13 +200,6 @@ def whole_run(port: int, run_id: str, lines: int) -> list[tuple[list[float], flo
     return found
 
 
-def stamps(event: Mapping[str, Any]) -> list[float]:
-    """When the lines of an event were printed."""
-    if event["type"] != "log":
-        return []
-    return [float(line["message"].split()[1]) for line in event["data"]["lines"] if line["message"].startswith("stamp")]
-
-
 def say(line: str) -> None:
     """Tell whoever waits what is going on; the report itself goes to standard output."""
     print(line, file=sys.stderr, flush=True)

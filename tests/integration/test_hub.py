@@ -823,7 +823,14 @@ def asked(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(places))
         return peek(places)
 
+    read_on = feed.read_on
+
+    def counting_one(run_id: str, after: int, most: int) -> tuple[int, bytes | None, list[tuple[int, bytes]]]:
+        found.append(1)
+        return read_on(run_id, after, most)
+
     monkeypatch.setattr(feed, "peek", counting)
+    monkeypatch.setattr(feed, "read_on", counting_one)
     return found
 
 

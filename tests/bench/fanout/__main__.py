@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from bench.fanout.compare import Found, compare, whole
+from bench.fanout.compare import Found, compare, complete, whole
 from bench.fanout.report import section
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Load
@@ -37,10 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     print("\n\n".join([table(shown.headings, shown.rows), *shown.notes]))
     if asked.json:
         asked.json.write_text(json.dumps(_records(found), indent=1) + "\n")
-    complete = all(len(rounds) == asked.rounds for by_server in found.values() for rounds in by_server.values())
     if not whole(found):
         say("This service has lost, doubled or disordered frames, or sockets.")
-    return 0 if complete and whole(found) else 1
+    return 0 if complete(found, asked.rounds) and whole(found) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,8 @@ Found = dict[Load, dict[str, list[Figures]]]
 def measure(sizes: Sizes) -> list[Section]:
     """All servers under one load. Raises ToolMissing and TrialFailed."""
     titles, found = compare(list(SERVERS), [Load(sizes.viewers, _RATE, sizes.seconds)], sizes.rounds)
+    if not complete(found, sizes.rounds):
+        raise TrialFailed("Not every trial could be carried out.")
     if not whole(found):
         raise TrialFailed("This service has lost, doubled or disordered frames, or sockets.")
     return [section(titles, found)]
@@ -48,6 +50,11 @@ def compare(names: Sequence[str], loads: Sequence[Load], rounds: int) -> tuple[T
             said = _brief(figures)
         say(f"{load.sockets} × {load.rate}, round {number}, {name}: {said}")
     return {name: server.title for name, server in servers.items()}, found
+
+
+def complete(found: Found, rounds: int) -> bool:
+    """Whether no trial of any server failed."""
+    return all(len(trials) == rounds for servers in found.values() for trials in servers.values())
 
 
 def whole(found: Found) -> bool:

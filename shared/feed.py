@@ -105,7 +105,10 @@ class Feed:
         return [(int(last_id or 0), _numbered(found[0])[1] if found else None) for last_id, found in pairs]
 
     def read_on(self, run_id: str, after: int, most: int) -> tuple[int, bytes | None, list[tuple[int, bytes]]]:
-        """What `peek` tells of a run and an id, and the kept events later than that; all asked for at once."""
+        """What `peek` tells of a run and an id, and the kept events later than that; all asked for at once.
+
+        These may go beyond the last event of which it tells: more may come while Redis is asked.
+        """
         with store_errors():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.hget(keys.run(run_id), "seq")
@@ -113,7 +116,7 @@ class Feed:
             last_id, entries = pipeline.execute()
         page = [_numbered(entry) for entry in entries]
         found = page.pop(0)[1] if page and page[0][0] == after else None
-        return int(last_id or 0), found, page[:most]
+        return max(int(last_id or 0), after if found else 0), found, page[:most]
 
     def read(self, run_id: str, after: int, most: int = 100) -> list[tuple[int, bytes]]:
         """Kept events later than `after`, in order: their ids and whole frames."""

@@ -108,8 +108,8 @@ def _log_lines(service: Service, run_id: str, since: int) -> list[str]:
 def _tail(service: Service, run_id: str, wanted: int, since: int) -> list[str]:
     blocks: list[list[str]] = []
     found, before = 0, None
-    # An event of a run that says much is full; of one that says little it takes many.
-    size = -(-wanted // events.LINES_PER_EVENT) + 1
+    # An event of a run that says much is full, and its end takes three; of one that says little it takes many.
+    size = -(-wanted // events.LINES_PER_EVENT) + 4
     while found < wanted and (page := service.feed.read_back(run_id, before, min(size, _LOG_PAGE))):
         before = page[-1][0]
         for number, frame in page:

@@ -540,7 +540,8 @@ def _pieces(frames: Iterable[tuple[int, bytes]]) -> Iterator[Page]:
             piece, size = [], 0
         piece.append(frame)
         size += len(frame[1])
-    yield piece
+    if piece:
+        yield piece
 
 
 def _after(frames: Page, cursor: int) -> bytes:

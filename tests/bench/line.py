@@ -126,11 +126,16 @@ def _followed(program: Path, rate: int, lines: int) -> tuple[dict[str, Any], dic
             ) as reader,
         ):
             where = ["-host", f"127.0.0.1:{running.port}", "-path", f"{STREAM}?run_id={run_id}"]
-            told, _ = said([str(program), *where, "-watchers", "1", *skipped], environment(), _PATIENCE)
-            assert reader.stdout
-            found = [orjson.loads(told), orjson.loads(reader.stdout.readline())]
-            cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
-            tail.kill()
+            try:
+                told, _ = said([str(program), *where, "-watchers", "1", *skipped], environment(), _PATIENCE)
+                read, _ = reader.communicate(timeout=_PATIENCE)
+                cpu, tail_cpu = used.seconds(), own_cpu_seconds(tail.pid)
+            except subprocess.TimeoutExpired as error:
+                raise TrialFailed(f"Not each of {lines:,} lines came from `tail`.") from error
+            finally:
+                tail.kill()
+                reader.kill()
+    found = [orjson.loads(told), orjson.loads(read)]
     if any(one["lines"] != lines or one["wrong"] for one in found):
         raise TrialFailed(f"Not each of {lines:,} lines came once and in order: {found}")
     return found[0], found[1], 1e6 * cpu / lines, 1e6 * tail_cpu / lines

@@ -39,7 +39,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How things stand: a run, the first of its events that is kept, and who waits, the next one first.
+    """How things stand: a run, the first of its events that is kept, and the first hundred that wait, in order.
 
     Where none is kept, the first is the one that comes next: 1 where there is no run.
     """
@@ -73,14 +73,10 @@ class Store:
 
     def get(self, run_id: str) -> Kept:
         """The run as it stands. Raises RunNotFound."""
-        if ":" in run_id:  # the name of another key of a run
-            raise RunNotFound(run_id)
+        key = _record_key(run_id)
         with store_errors():
-            fields = self.redis.hmget(keys.run(run_id), *_KEPT_FIELDS)
-        kept = _kept(fields)
-        if kept is None:
-            raise RunNotFound(run_id)
-        return kept
+            fields = self.redis.hmget(key, *_KEPT_FIELDS)
+        return _kept(run_id, fields)
 
     def submit(
         self, run: Run, when_busy: WhenBusy, idempotency_key: str | None = None, request: bytes = b""
@@ -250,29 +246,26 @@ class Store:
         """How things stand for whoever begins to watch a run, or none; asked for at once. Raises RunNotFound."""
         if run_id is None:
             return Standing(None, 1, self.waiting())
-        if ":" in run_id:  # the name of another key of a run
-            raise RunNotFound(run_id)
+        key = _record_key(run_id)
         with store_errors():
             pipeline = self.redis.pipeline(transaction=False)
-            pipeline.hmget(keys.run(run_id), *_KEPT_FIELDS)
+            pipeline.hmget(key, *_KEPT_FIELDS)
             # After the record: so what goes in between is told to be gone.
             pipeline.xrange(keys.events(run_id), count=1)
             pipeline.lrange(keys.QUEUE, 0, _WAITING_SHOWN - 1)
             fields, first, waiting = pipeline.execute()
-        kept = _kept(fields)
-        if kept is None:
-            raise RunNotFound(run_id)
+        kept = _kept(run_id, fields)
         first_id = int(first[0][0].partition(b"-")[0]) if first else kept.last_id + 1
         return Standing(kept, first_id, self._present([value.decode() for value in waiting]))
 
-    def queue(self, most: int = _WAITING_SHOWN) -> list[str]:
-        """The waiting runs, the next one first."""
+    def queue(self) -> list[str]:
+        """The first hundred waiting runs, the next one first."""
         with store_errors():
-            return [value.decode() for value in self.redis.lrange(keys.QUEUE, 0, most - 1)]
+            return [value.decode() for value in self.redis.lrange(keys.QUEUE, 0, _WAITING_SHOWN - 1)]
 
-    def waiting(self, most: int = _WAITING_SHOWN) -> list[Run]:
-        """The waiting runs themselves, the next one first."""
-        return self._present(self.queue(most))
+    def waiting(self) -> list[Run]:
+        """These runs themselves."""
+        return self._present(self.queue())
 
     def queue_length(self) -> int:
         """How many runs wait."""
@@ -437,10 +430,18 @@ def _never_began(status: RunStatus) -> tuple[RunStatus, str]:
     return RunStatus.CANCELLED, "Cancelled while it waited in the queue."
 
 
-def _kept(fields: Sequence[bytes | None]) -> Kept | None:
+def _record_key(run_id: str) -> str:
+    """Raises RunNotFound for what is the name of another key of a run."""
+    if ":" in run_id:
+        raise RunNotFound(run_id)
+    return keys.run(run_id)
+
+
+def _kept(run_id: str, fields: Sequence[bytes | None]) -> Kept:
+    """Raises RunNotFound when there is no record."""
     record, version, last_id, progress = fields
     if record is None:
-        return None
+        raise RunNotFound(run_id)
     return Kept(
         run=Run.from_record(orjson.loads(record)),
         version=int(version or 0),

@@ -65,8 +65,7 @@ class Found:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    told: int = 0
-    cut: int = 0
+    sent_away: Counter[int] = field(default_factory=Counter)
     joined_again: Counter[int] = field(default_factory=Counter)
 
 
@@ -79,21 +78,21 @@ def measure(sizes: Sizes) -> list[Section]:
             for scene, one in found.items():
                 with _printing_beside(scene, sizes.seconds, here):
                     _play(running, scene, sizes.seconds, one, pool, program)
-                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.told, one.cut)}")
+                say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.sent_away)}")
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
         f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took "
-        f"{median(one.cpu):.2f} processors. Who came again: viewers, {_told(one.told, one.cut)}; of the "
-        f"{len(one.seconds[_JOINED])} that joined, {_told(one.joined_again[_AGAIN], one.joined_again[CUT])}."
+        f"{median(one.cpu):.2f} processors. Who came again: viewers, {_told(one.sent_away)}; of the "
+        f"{len(one.seconds[_JOINED])} that joined, {_told(one.joined_again)}."
         for scene, one in found.items()
     ]
     notes.append("Default retention. Whoever read saw each event once and in order, from where the first frame said.")
     return [Section("A burst", rows, _HEADINGS, notes)]
 
 
-def _told(told: int, cut: int) -> str:
+def _told(closes: Counter[int]) -> str:
     """How often, with a goodbye that says so and without any."""
-    return f"{told} times told so ({_AGAIN}), {cut} times cut off"
+    return f"{closes[_AGAIN]} times told so ({_AGAIN}), {closes[CUT]} times cut off"
 
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
@@ -150,8 +149,7 @@ def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: Proc
     found.seconds.setdefault(_JOINED, []).extend(joined)
     found.joined_again += again
     seen = watching.result()
-    found.told += seen["told"]
-    found.cut += seen["cut"]
+    found.sent_away += Counter({_AGAIN: seen["told"], CUT: seen["cut"]})
     found.rates.append((_lines(scene, seconds) - 1) / (seen["last"] - seen["first"]))
     if found.rates[-1] < _LEAST_RATE * scene.rate:
         raise TrialFailed(f"The run printed only {found.rates[-1]:,.0f} of {scene.rate:,} lines a second.")

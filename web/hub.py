@@ -228,8 +228,20 @@ class Hub:
                 viewer.tell_anew(page[0][0])
             self._write_page(viewer, page)
             last_id, last = max(last_id, page[-1][0]), page[-1][1]
-            page = self._feed.read(viewer.run_id, viewer.cursor, _PAGE) if viewer.cursor < last_id else []
+            page = self._next_page(viewer, viewer.run_id, last) if viewer.cursor < last_id else []
         return last_id, text_frame(last) if last else b""
+
+    def _next_page(self, viewer: Viewer, run_id: str, last: bytes) -> Page:
+        """What is kept after the viewer's cursor, whose event was `last`. Raises Stalled when Redis has lost that.
+
+        A client that reads slowly holds up the page before for long enough.
+        """
+        page = self._feed.read(run_id, viewer.cursor - 1, _PAGE + 1)
+        there = page.pop(0)[1] if page and page[0][0] == viewer.cursor else last
+        if there != last or (not page and 0 < self._feed.last_id(run_id) < viewer.cursor):
+            viewer.close(1013, _LOST)
+            raise Stalled
+        return page
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -651,6 +652,38 @@ def test_one_that_catches_up_is_told_of_a_loss_too(
     back = watch(run_id, cursor=4)
     eventually(lambda: back.closed)
     assert back.closed[0] == LOST[0]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
+    redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+) -> None:
+    """Redis loses what it was sent while it reads, and may have other events under the same ids by then."""
+    monkeypatch.setattr(hub_module, "_PAGE", 2)
+    run_id = talk.begin()
+    talk.say("one")
+    before = dumped(redis, keys.run(run_id), keys.events(run_id))
+    talk.say("two", "three", "four")
+    sent: list[bytes] = []
+
+    def offer(frames: bytes, most: int) -> bool:
+        sent.append(frames)
+        if goes_on:
+            set_back_and_go_on(redis, run_id, before)
+        else:
+            restore(redis, before)
+        return True
+
+    closed: list[tuple[int, str]] = []
+    outbox: Any = SimpleNamespace(offer=offer, flush=lambda: None)
+    hub = Hub(redis, store, feed, Presence(redis, 1000))
+    slow = Viewer(outbox, lambda *told: closed.append(told), lambda: None, run_id, cursor=1, follows=False)
+    hub.start(lambda: False, when_needed=True)
+    monkeypatch.setattr(hub, "_begin", lambda: None)  # nobody else reads
+    with pytest.raises(Stalled):
+        hub.add(slow)
+    assert closed == LOST
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize("follows", [False, True])

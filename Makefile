@@ -77,7 +77,7 @@ lint: setup-dev ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup-dev ## Measure all of this machine's part, with plots, in half an hour (ARGS="--only line growth-lines --small")
+bench: setup-dev ## Measure all of this machine's part, with plots, in two hours (ARGS="--only line growth-lines --small")
 	@PYTHONPATH=tests $(BIN)/python -m bench.report $(ARGS)
 
 bench-fanout: setup-dev ## Measure many sockets beside other servers (ARGS="--sockets 1000 --rate 20 100 --rounds 3")

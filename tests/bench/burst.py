@@ -15,11 +15,15 @@ from typing import Any
 
 from bench.caller import API, Caller
 from bench.fanout import build
-from bench.figures import Row, Section, milliseconds, ratios
-from bench.processes import TrialFailed, Used, environment, said
+from bench.figures import Row, Section, milliseconds, ratio, ratios
+from bench.processes import TrialFailed, Used, environment, own_cpu_seconds, said
 from bench.sizes import Sizes
 from bench.stage import CUT, STREAM, Closed, directory, printing, say, service_with_child, socket_events, write_child
+from bench.status import who_answers
 from service_process import Service
+
+from shared.events import LINES_PER_EVENT
+from shared.settings import load
 
 _AGAIN = 1013
 _GAP_SECONDS = 0.02
@@ -28,12 +32,15 @@ _LEFT_SECONDS = 1.0
 _SECONDS_TO_BEGIN = 30
 _PATIENCE = 60.0
 _LEAST_RATE = 0.9
+_KEPT_LINES = load({"REDIS_URL": "redis://127.0.0.1"}).log_retention_lines
 _JOINED = "A socket opened, to the newest line there was"
 _HEADINGS = (
     "what, while a run prints so many lines a second",
     "ms, p50 / p99",
     "beside the first",
     "beside the second",
+    "CPU ms of who answers",
+    "beside the first",
 )
 
 
@@ -60,9 +67,13 @@ _SCENES = (_CALM, _BESIDE, Scene(_BURST, 1), Scene(_BURST, 8))
 
 @dataclass(slots=True)
 class Found:
-    """The seconds that each thing took in a scene; how often who watched or joined was closed, by code."""
+    """The seconds that each thing took in a scene; how often who watched or joined was closed, by code.
+
+    `call_cpu` is of the process that answers, in milliseconds a call.
+    """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    call_cpu: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     sent_away: Counter[int] = field(default_factory=Counter)
@@ -74,10 +85,11 @@ def measure(sizes: Sizes) -> list[Section]:
     program = build.load_program(say)
     found = {scene: Found() for scene in _SCENES}
     with directory() as here, service_with_child() as running, readers() as pool:
+        answers = who_answers(running.children("gunicorn"), running.port)
         for _ in range(sizes.rounds):
             for scene, one in found.items():
                 with _printing_beside(scene, sizes.seconds, here):
-                    _play(running, scene, sizes.seconds, one, pool, program)
+                    _play(running, scene, sizes.seconds, one, pool, program, answers)
                 say(f"{scene}: {one.rates[-1]:,.0f} lines/s, sent away: {_told(one.sent_away)}")
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
@@ -97,7 +109,9 @@ def _told(closes: Counter[int]) -> str:
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
     mine, calm, beside = (found[one].seconds[name] for one in (scene, _CALM, _BESIDE))
-    return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm), ratios(mine, beside)
+    cpu, calm_cpu = (found[one].call_cpu.get(name) for one in (scene, _CALM))
+    used = (f"{median(cpu):.2f}", ratio(median(cpu), median(calm_cpu))) if cpu and calm_cpu else ("–", "–")
+    return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm), ratios(mine, beside), *used
 
 
 @contextmanager
@@ -138,12 +152,20 @@ def _lines(scene: Scene, seconds: int) -> int:
     return scene.rate * (seconds + 2)
 
 
-def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: ProcessPoolExecutor, program: Path) -> None:
+def _play(
+    running: Service,
+    scene: Scene,
+    seconds: int,
+    found: Found,
+    pool: ProcessPoolExecutor,
+    program: Path,
+    answers: int,
+) -> None:
     """Raises TrialFailed when the run did not print as fast as it should, or somebody was not served in order."""
     run_id, watching = begin(running, scene, seconds, pool, program)
     joining = pool.submit(_join, running.port, run_id, seconds - _LEFT_SECONDS)
     used = Used(running.pid)
-    _call(running.port, run_id, time.monotonic() + seconds, found.seconds)
+    _call(running.port, run_id, time.monotonic() + seconds, found, answers)
     found.cpu.append(used.seconds() / seconds)
     joined, again = joining.result()
     found.seconds.setdefault(_JOINED, []).extend(joined)
@@ -155,14 +177,16 @@ def _play(running: Service, scene: Scene, seconds: int, found: Found, pool: Proc
         raise TrialFailed(f"The run printed only {found.rates[-1]:,.0f} of {scene.rate:,} lines a second.")
 
 
-def _call(port: int, run_id: str, until: float, seconds: dict[str, list[float]]) -> None:
+def _call(port: int, run_id: str, until: float, found: Found, answers: int) -> None:
     paths = {"`GET /healthz`": "/healthz", "`GET /status`": f"{API}/status", "`GET /history`": f"{API}/history"}
     paths["`GET /runs/RUN/logs?tail=100`"] = f"{API}/runs/{run_id}/logs?tail=100"
     caller = Caller(port)
     while time.monotonic() < until:
         for name, path in paths.items():
-            seconds.setdefault(name, []).append(caller.get(path))
+            before = own_cpu_seconds(answers)
+            found.seconds.setdefault(name, []).append(caller.get(path))
             time.sleep(_GAP_SECONDS)
+            found.call_cpu.setdefault(name, []).append(1000 * (own_cpu_seconds(answers) - before))
     caller.close()
 
 
@@ -193,13 +217,24 @@ def _join(port: int, run_id: str, seconds: float) -> tuple[list[float], Counter[
 
 
 def _newest(port: int, run_id: str) -> float | int:
-    """When the last event was read that there was as a socket was opened for all that is kept, or why it was closed."""
-    last, wanted = 0, -1
+    """When the last event was read that there was as a socket was opened for all that is kept, or why it was closed.
+
+    Raises TrialFailed if any is missing, or fewer lines are there than should be kept.
+    """
+    last, wanted, newest, had = 0, 0, 0, 0
     try:
         for event, _ in socket_events(port, run_id):
-            wanted = event["data"]["last_id"] if wanted < 0 else wanted
+            if event["id"] is None:  # what was told first may be gone when it is read, and then this is told anew
+                wanted = event["data"].get("last_id", wanted)
+            elif event["type"] == "log":
+                newest = event["data"]["lines"][-1]["line"]
+                had += len(event["data"]["lines"])
+            else:
+                had += 1
             last = _next(event, last)
             if last >= wanted:
+                if had < min(newest, _KEPT_LINES - LINES_PER_EVENT):
+                    raise TrialFailed(f"Of {newest:,} lines only {had:,} were kept, and not {_KEPT_LINES:,}.")
                 return time.monotonic()
     except Closed as closed:
         return _expected(closed)

@@ -13,7 +13,10 @@ _JSON = {"Content-Type": "application/json"}
 
 
 class Caller:
-    """Speaks plain HTTP, so that little of what is measured is the client. Every call raises TrialFailed on refusal."""
+    """Speaks plain HTTP, so that little of what is measured is the client.
+
+    Every call raises TrialFailed when it is not answered well.
+    """
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -32,9 +35,12 @@ class Caller:
 
     def _timed(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> float:
         began = time.perf_counter()
-        self._connection.request(method, path, body, dict(headers))
-        answer = self._connection.getresponse()
-        said = answer.read()
+        try:
+            self._connection.request(method, path, body, dict(headers))
+            answer = self._connection.getresponse()
+            said = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise TrialFailed(f"{method} {path}: {error!r}") from error
         seconds = time.perf_counter() - began
         if answer.status >= 400:
             raise TrialFailed(f"{method} {path}: {answer.status} {said[:300]!r}")

@@ -3,9 +3,9 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -49,24 +49,42 @@ _NOTE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """With one number of runs in history: seconds of each call, CPU seconds of each, and CPU at rest by process.
+@dataclass(slots=True)
+class Stage:
+    """A controller with some runs in history, and what it took.
 
-    The last is in percent.
+    `seconds` of each call, `cpu` seconds of each block of calls in all processes, and CPU at `rest` by process, in
+    percent.
     """
 
-    seconds: Mapping[str, Sequence[float]]
-    cpu: Mapping[str, float]
-    rest: Mapping[str, float]
+    pids: Mapping[str, int]
+    asks: Mapping[str, Callable[[], float]]
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    rest: Mapping[str, float] = field(default_factory=dict)
+
+    def ask(self, name: str) -> None:
+        """So many times, one after the other."""
+        used = [Used(self.pids[process]) for process in ("web", "Redis")]
+        self.seconds[name] += [self.asks[name]() for _ in range(_ASKED)]
+        self.cpu[name] += sum(one.seconds() for one in used)
 
 
 def measure(sizes: Sizes) -> list[Section]:
-    """A fresh stage for each number of runs."""
-    found = {}
-    for runs in sizes.history:
-        found[runs] = _measured(runs, sizes)
-        say(f"{runs:,} runs in history: {milliseconds(found[runs].seconds[_STATUS])} ms for the status")
+    """A stage for each number of runs: all rest at once, and take turns to answer."""
+    with ExitStack() as stack:
+        found = {}
+        for runs in sizes.history:
+            found[runs] = stack.enter_context(_stage(runs))
+            say(f"{runs:,} runs are in history")
+        _rest(found.values(), sizes.seconds)
+        # Submissions come last, for each is one more run; the first of each kind is not counted.
+        for one in found.values():
+            for ask in one.asks.values():
+                ask()
+        for name in (*(sizes.rounds * [*_PATHS]), *(_POST_ROUNDS * [_POST])):
+            for one in found.values():
+                one.ask(name)
     rows = [_row(runs, one) for runs, one in found.items()]
     lines = {
         name: [(float(runs), 1000 * quantile(one.seconds[name], 0.5)) for runs, one in found.items()]
@@ -76,29 +94,23 @@ def measure(sizes: Sizes) -> list[Section]:
     return [Section("More history", rows, _HEADINGS, [_NOTE], {"history": plot})]
 
 
-def _measured(runs: int, sizes: Sizes) -> Found:
-    with ExitStack() as stack:
-        here = stack.enter_context(directory())
-        url, redis = stack.enter_context(redis_server(here))
+@contextmanager
+def _stage(runs: int) -> Iterator[Stage]:
+    with directory() as here, redis_server(here) as (url, redis):
         fill(url, runs)
-        port, pids = stack.enter_context(_controller(url, here, redis))
-        time.sleep(_SETTLE_SECONDS)
-        at_rest = {name: Used(pid) for name, pid in pids.items()}
-        time.sleep(sizes.seconds)
-        rest = {name: 100 * used.seconds() / sizes.seconds for name, used in at_rest.items()}
-        caller = Caller(port)
-        asks = {name: partial(caller.get, path) for name, path in _PATHS.items()}
-        seconds: dict[str, list[float]] = defaultdict(list)
-        cpu: dict[str, float] = defaultdict(float)
-        # Submissions come last, for each is one more run; the first of each kind is not counted.
-        post = (_POST, partial(caller.post, f"{API}/run", WANTED))
-        for _, ask in (*asks.items(), post):
-            ask()
-        for name, ask in (*(sizes.rounds * [*asks.items()]), *(_POST_ROUNDS * [post])):
-            web, store = Used(pids["web"]), Used(redis)
-            seconds[name] += [ask() for _ in range(_ASKED)]
-            cpu[name] += web.seconds() + store.seconds()
-    return Found(seconds, {name: cpu[name] / len(taken) for name, taken in seconds.items()}, rest)
+        with _controller(url, here, redis) as (port, pids):
+            caller = Caller(port)
+            asks: dict[str, Callable[[], float]] = {name: partial(caller.get, path) for name, path in _PATHS.items()}
+            yield Stage(pids, asks | {_POST: partial(caller.post, f"{API}/run", WANTED)})
+            caller.close()
+
+
+def _rest(stages: Collection[Stage], seconds: int) -> None:
+    time.sleep(_SETTLE_SECONDS)
+    used = [{name: Used(pid) for name, pid in one.pids.items()} for one in stages]
+    time.sleep(seconds)
+    for one, its in zip(stages, used, strict=True):
+        one.rest = {name: 100 * process.seconds() / seconds for name, process in its.items()}
 
 
 def fill(redis_url: str, runs: int) -> None:
@@ -127,13 +139,13 @@ def _controller(redis_url: str, here: Path, redis: int) -> Iterator[tuple[int, M
         yield port, {"web": web, "reconciler": pid, "Redis": redis}
 
 
-def _row(runs: int, found: Found) -> Row:
+def _row(runs: int, found: Stage) -> Row:
     alive = quantile(found.seconds[_ALIVE], 0.5)
     names = (_HISTORY, _STATUS, _POST)
     return (
         f"{runs:,}",
         *(milliseconds(found.seconds[name]) for name in (_ALIVE, *names)),
         " / ".join(f"{quantile(found.seconds[name], 0.5) / alive:.1f}" for name in names),
-        " / ".join(f"{1000 * found.cpu[name]:.1f}" for name in (_ALIVE, *names)),
+        " / ".join(f"{1000 * found.cpu[name] / len(found.seconds[name]):.1f}" for name in (_ALIVE, *names)),
         " / ".join(f"{percent:.1f}" for percent in found.rest.values()),
     )

@@ -4,7 +4,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,18 @@ from statistics import median
 from bench.caller import API, Caller
 from bench.figures import Row, Section, ratio
 from bench.plot import Plot
-from bench.processes import TrialFailed, memory, own_cpu_seconds
+from bench.processes import TrialFailed, cpu_at_end, cpu_to_end, memory, own_cpu_seconds
 from bench.sizes import Sizes
 from bench.stage import AT_ONCE, directory, printing, say, service_with_child, socket_events, write_child
 from service_process import Service
 
 _PROGRAMS = {"worker": "worker@", "web": "gunicorn", "Redis": "redis-server"}
-# From so many lines on, a run is measured once: it takes long enough.
-_LONG = 1_000_000
+# From so many lines on, a run takes minutes.
+_LONG = 10_000_000
+# What a service does the first time, it does for this run.
+_FIRST_LINES = 1_000
 _PULSE_SECONDS = 0.25
+_LATE_ROUNDS = 3
 _PATIENCE = 1_800.0
 # As much as a run of any size has, so that a socket that is behind is caught up, and every line is read.
 _ALL_KEPT = {"LOG_RETENTION_LINES": "10000000", "LOG_RETENTION_BYTES": "100000000000"}
@@ -31,6 +35,7 @@ _HEADINGS = (
     "the child's, piped to `tee`",
     "ratio",
     "CPU µs a line: worker / web / Redis",
+    "÷ child's and `tee`'s",
     "most memory (MiB PSS): worker / web",
     "lines/s, default retention, unwatched",
     "… most memory: worker / web / Redis",
@@ -41,12 +46,13 @@ _LATE_HEADINGS = (
     "`/logs?tail=100` (ms)",
     "`/events?before=` (ms)",
     "`tail -n 100` of the log (ms)",
-    "ratio of the two tails",
+    "÷ `tail`",
+    "CPU ms of each: web and Redis; `tail`",
 )
 _NOTE = (
     "From the POST to `complete` at a socket that checked that each line came once and in order, all lines kept; then "
     "the same unwatched with the default retention, where the run's own file was checked to have each line once and in "
-    "order. Medians, but of a million lines and more one run each."
+    "order. Each of the first on a service of its own; in turns with the child that is piped."
 )
 _LATE_NOTE = "After the end of the run, default retention: a socket that opens with `since=0` has all that is kept."
 
@@ -84,30 +90,34 @@ class Peaks:
 
 @dataclass(slots=True)
 class Found:
-    """What runs of one length took, each figure by round. `cpu` is in seconds a line, by program."""
+    """What runs of one length took, each figure by round. `cpu` and `piped_cpu` are in seconds a line."""
 
     watched: list[float] = field(default_factory=list)
     piped: list[float] = field(default_factory=list)
+    piped_cpu: list[float] = field(default_factory=list)
     cpu: list[dict[str, float]] = field(default_factory=list)
     watched_peaks: dict[str, float] = field(default_factory=dict)
     unwatched: list[float] = field(default_factory=list)
     peaks: dict[str, float] = field(default_factory=dict)
-    joined: list[float] = field(default_factory=list)
-    tailed: list[float] = field(default_factory=list)
-    paged: list[float] = field(default_factory=list)
-    bare_tail: list[float] = field(default_factory=list)
+    late: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    """Wall and CPU seconds of each way to see the end of a run that has ended."""
+
+
+_JOINED, _TAILED, _PAGED, _BARE = "socket to the newest line", "/logs?tail=100", "/events?before=", "tail"
 
 
 def measure(sizes: Sizes) -> list[Section]:
     """Run after run, longer and longer."""
     found = {lines: Found() for lines in sizes.lines}
-    rounds = {lines: 1 if lines >= _LONG else sizes.rounds for lines in sizes.lines}
-    with service_with_child(**_ALL_KEPT) as running, directory() as here:
+    rounds = {lines: sizes.trials if lines >= _LONG else sizes.rounds for lines in sizes.lines}
+    with directory() as here:
         child = write_child(here)
         for lines, one in found.items():
             for _ in range(rounds[lines]):
-                _watched(running, lines, one)
-                one.piped.append(lines / _piped(child, lines))
+                with service_with_child(**_ALL_KEPT) as running:
+                    running.ended(running.submit("bench", parameters=printing(AT_ONCE, _FIRST_LINES)))
+                    _watched(running, lines, one)
+                _piped(child, lines, one)
             say(f"{lines:,} lines: {median(one.watched):,.0f}/s at a socket, {median(one.piped):,.0f}/s piped")
     for lines, one in found.items():  # a service each, or memory would be that of the longest run so far
         with service_with_child() as running:
@@ -139,15 +149,16 @@ def _watched(running: Service, lines: int, found: Found) -> None:
     found.cpu.append({name: (sum(map(own_cpu_seconds, its)) - before[name]) / lines for name, its in pids.items()})
 
 
-def _piped(child: Path, lines: int) -> float:
-    """The seconds that the child alone takes when `tee` reads it and writes a file."""
+def _piped(child: Path, lines: int, found: Found) -> None:
+    """The child alone, when `tee` reads it and writes a file."""
     parameters = child.parent / "parameters.json"
     parameters.write_text(json.dumps(printing(AT_ONCE, lines)))
     began = time.monotonic()
     with subprocess.Popen([str(child), "-params-file", str(parameters)], stdout=subprocess.PIPE) as alone:
-        copy = ["tee", str(child.parent / "log")]
-        subprocess.run(copy, stdin=alone.stdout, stdout=subprocess.DEVNULL, check=True)
-    return time.monotonic() - began
+        cpu = cpu_to_end(["tee", str(child.parent / "log")], alone.stdout or subprocess.DEVNULL)
+        cpu += cpu_at_end(alone)
+    found.piped.append(lines / (time.monotonic() - began))
+    found.piped_cpu.append(cpu / lines)
 
 
 def _unwatched(running: Service, lines: int, rounds: int, found: Found) -> None:
@@ -160,15 +171,24 @@ def _unwatched(running: Service, lines: int, rounds: int, found: Found) -> None:
             found.unwatched.append(lines / (time.monotonic() - began))
             log = running.data_dir / "runs" / run_id / "log"
             _check_file(log, lines)
+    pids = [pid for name in ("web", "Redis") for pid in peaks.pids[name]]
     caller = Caller(running.port)
     last_id = running.client.call("GET", f"/runs/{run_id}/events", params={"limit": 1})["last_id"]
-    for _ in range(max(3, rounds)):
-        found.joined.append(_joined(running, run_id, lines))
-        found.tailed.append(caller.get(f"{API}/runs/{run_id}/logs?tail=100"))
-        found.paged.append(caller.get(f"{API}/runs/{run_id}/events?before={last_id + 1}"))
+    ways: Mapping[str, Callable[[], float]] = {
+        _JOINED: lambda: _joined(running, run_id, lines),
+        _TAILED: lambda: caller.get(f"{API}/runs/{run_id}/logs?tail=100"),
+        _PAGED: lambda: caller.get(f"{API}/runs/{run_id}/events?before={last_id + 1}"),
+    }
+    for way in ways.values():  # what is done the first time
+        way()
+    for _ in range(_LATE_ROUNDS * rounds):
+        for name, way in ways.items():
+            before = sum(map(own_cpu_seconds, pids))
+            took = way()
+            found.late[name].append((took, sum(map(own_cpu_seconds, pids)) - before))
         began = time.perf_counter()
-        subprocess.run(["tail", "-n", "100", str(log)], stdout=subprocess.DEVNULL, check=True)
-        found.bare_tail.append(time.perf_counter() - began)
+        cpu = cpu_to_end(["tail", "-n", "100", str(log)])
+        found.late[_BARE].append((time.perf_counter() - began, cpu))
 
 
 def _check_file(log: Path, lines: int) -> None:
@@ -206,6 +226,7 @@ def _row(lines: int, found: Found) -> Row:
         f"{his:,.0f}",
         ratio(mine, his),
         " / ".join(f"{1e6 * median(one[name] for one in found.cpu):.1f}" for name in _PROGRAMS),
+        ratio(median(sum(one.values()) for one in found.cpu), median(found.piped_cpu)),
         " / ".join(f"{found.watched_peaks[name]:.0f}" for name in ("worker", "web")),
         f"{median(found.unwatched):,.0f}",
         " / ".join(f"{found.peaks[name]:.0f}" for name in _PROGRAMS),
@@ -213,9 +234,15 @@ def _row(lines: int, found: Found) -> Row:
 
 
 def _late_row(lines: int, found: Found) -> Row:
-    times = (found.joined, found.tailed, found.paged, found.bare_tail)
-    shown = (f"{1000 * median(one):.1f}" for one in times)
-    return f"{lines:,}", *shown, ratio(median(found.tailed), median(found.bare_tail))
+    walls = {name: 1000 * median(wall for wall, _ in each) for name, each in found.late.items()}
+    cpus = [f"{1000 * median(cpu for _, cpu in each):.1f}" for each in found.late.values()]
+    ways = (_JOINED, _TAILED, _PAGED)
+    return (
+        f"{lines:,}",
+        *(f"{wall:.1f}" for wall in walls.values()),
+        " / ".join(ratio(walls[name], walls[_BARE]) for name in ways),
+        f"{' / '.join(cpus[:-1])}; {cpus[-1]}",
+    )
 
 
 def _rates_plot(found: Mapping[int, Found]) -> Plot:
@@ -234,8 +261,7 @@ def _memory_plot(found: Mapping[int, Found]) -> Plot:
 
 def _late_plot(found: Mapping[int, Found]) -> Plot:
     lines = {
-        "socket to the newest line": [(float(lines), 1000 * median(one.joined)) for lines, one in found.items()],
-        "/logs?tail=100": [(float(lines), 1000 * median(one.tailed)) for lines, one in found.items()],
-        "/events?before=": [(float(lines), 1000 * median(one.paged)) for lines, one in found.items()],
+        name: [(float(lines), 1000 * median(wall for wall, _ in one.late[name])) for lines, one in found.items()]
+        for name in (_JOINED, _TAILED, _PAGED)
     }
     return Plot("Joining late", "lines of the run", "milliseconds", lines)

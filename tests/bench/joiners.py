@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from bench.fanout import build
+from bench.fanout.publisher import LINES
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Cast, Load, opened
 from bench.figures import Row, Section, ratio
@@ -14,11 +15,11 @@ from bench.processes import TrialFailed, allow_files, environment, talking
 from bench.sizes import Sizes
 from bench.stage import say
 
+from shared.settings import load as load_settings
+
 _RATE = 20
 _JOINERS = 10
 _STAY_SECONDS = 0.5
-# With five lines each: what is kept of a run by default.
-_KEPT = 2_000
 _PATIENCE = 60
 _HEADINGS = (
     "what",
@@ -39,7 +40,7 @@ def _joining(cast: Cast, program: Path) -> Iterator[dict[str, Any]]:
     """Some come and go in the block; afterwards this says what became of them. Raises TrialFailed."""
     found: dict[str, Any] = {}
     where = ["-host", f"127.0.0.1:{cast.stage.port}", "-path", cast.path]
-    command = [str(program), *where, "-joiners", str(_JOINERS), "-stay", f"{_STAY_SECONDS}s"]
+    command = [str(program), *where, "-joiners", str(_JOINERS), "-stay", f"{_STAY_SECONDS}s", "-whole"]
     with talking(command, environment(), cast.stage.directory / "joiners.log") as joiners:
         joiners.hear(_PATIENCE)
         yield found
@@ -53,10 +54,15 @@ def measure(sizes: Sizes) -> list[Section]:
     """With joiners and without, in turns: of a run that begins, and of one with as much as is kept."""
     allow_files(sizes.viewers)
     program = build.load_program(say)
-    loads = [Load(sizes.viewers, _RATE, sizes.seconds, kept=kept) for kept in (0, _KEPT)]
+    # So many that nothing goes meanwhile: then joiners can be held to miss nothing at all.
+    most = load_settings({"REDIS_URL": "redis://127.0.0.1"}).log_retention_lines // LINES
+    loads = [
+        Load(sizes.viewers, _RATE, sizes.seconds, kept=kept) for kept in (0, max(0, most - _RATE * sizes.seconds - 10))
+    ]
     note = (
         f"{_RATE} frames/s, {_JOINERS} that come again after {_STAY_SECONDS} s on average, with the last id they "
-        "have or from the beginning. Nothing was lost, doubled or out of order, at them or at those that stay."
+        "have or from the beginning. Nothing was lost, doubled or out of order, at them or at those that stay: each "
+        "joiner had every event of the run from there on."
     )
     rows = [_measured(load, sizes.rounds, program) for load in loads]
     return [Section("Joining while many watch", rows, _HEADINGS, [note])]

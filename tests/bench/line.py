@@ -1,5 +1,6 @@
 """The line from a run's child to a viewer: the first line, latency, lines a second, and memory."""
 
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import orjson
 from bench.fanout import build
-from bench.figures import Row, Section, compared, ratio
+from bench.figures import Row, Section, compared, milliseconds, quantile, ratio
 from bench.processes import (
     TrialFailed,
     Used,
@@ -28,18 +29,32 @@ from bench.stage import (
     STREAM,
     directory,
     printing,
+    redis_server,
     say,
     service,
     service_with_child,
+    subscribed,
     whole_run,
 )
 from service_process import Service
 from websocket import create_connection
 
 from nfctl import tools
+from shared import keys
 
 _PATIENCE = 120
 _RATES = ((20, 200), (1_000, 5_000), (100_000, 500_000))
+_STAMP = re.compile(rb"stamp (\d+\.\d+) (\d+) ")
+_WAY_HEADINGS = (
+    "lines/s",
+    "written to published (ms, p50 / p99)",
+    "written to read at a socket (ms, p50 / p99)",
+    "share of the first in p50",
+)
+_WAY_NOTE = (
+    "Of one run each. Up to the publishing it is the worker: its shim, the file, what gathers, and Redis, as a plain "
+    "subscriber sees it. After it, it is the process that holds the sockets, and the reader's own time."
+)
 
 
 def measure(sizes: Sizes) -> list[Section]:
@@ -51,23 +66,27 @@ def measure(sizes: Sizes) -> list[Section]:
         *memories(),
     ]
     note = (
-        f"Medians of {sizes.rounds} runs, but of the first line's and of memory. Each line came once and in order; "
+        f"Of {sizes.rounds} runs the median, but of the first line's and of memory. Each line came once and in order; "
         "both readers of a log are the same program, which is not Python."
     )
-    return [Section("A run on one machine", rows, notes=[note])]
+    way = [on_its_way(rate, lines) for rate, lines in _RATES]
+    return [
+        Section("A run on one machine", rows, notes=[note]),
+        Section("A line on its way", way, _WAY_HEADINGS, [_WAY_NOTE]),
+    ]
 
 
 def first_line() -> list[Row]:
     """From the POST to the first log line at a socket, beside a bare `nextflow run` to its first line."""
     nextflow = str(tools.nextflow(lambda _: None))
     ours, bare = [], []
-    our_cpu, bare_cpu = [], []
+    our_cpu, own_cpu, bare_cpu = [], [], []
     with service() as running, directory() as here:
         script = here / "main.nf"
         script.write_text("workflow { println 'hi' }\n")
         for _ in range(5):
             socket = create_connection(f"ws://127.0.0.1:{running.port}{STREAM}")
-            began, used = time.monotonic(), machine_seconds()
+            began, used, own = time.monotonic(), machine_seconds(), Used(running.pid)
             run_id = running.submit(str(script))
             while orjson.loads(socket.recv())["type"] != "log":
                 pass
@@ -75,6 +94,7 @@ def first_line() -> list[Row]:
             socket.close()
             running.ended(run_id)
             our_cpu.append(machine_seconds() - used)
+            own_cpu.append(own.seconds())
             began, used = time.monotonic(), machine_seconds()
             child = subprocess.Popen(
                 [nextflow, "run", str(script)], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -87,6 +107,7 @@ def first_line() -> list[Row]:
     return [
         compared("POST to the first log line (s, median of 5)", "`nextflow run` to its first line", ours, bare),
         compared("… CPU of the whole machine, to the end of the run (s)", "`nextflow run`", our_cpu, bare_cpu),
+        compared("… of it the service's own, without Nextflow (s)", "`nextflow run`", own_cpu, bare_cpu),
     ]
 
 
@@ -139,6 +160,29 @@ def _followed(program: Path, rate: int, lines: int) -> tuple[dict[str, Any], dic
     if any(one["lines"] != lines or one["wrong"] for one in found):
         raise TrialFailed(f"Not each of {lines:,} lines came once and in order: {found}")
     return found[0], found[1], 1e6 * cpu / lines, 1e6 * tail_cpu / lines
+
+
+def on_its_way(rate: int, lines: int) -> Row:
+    """How old the lines of a run are when they are published, and when they are read. Raises TrialFailed."""
+    program = build.load_program(say)
+    found: list[tuple[float, bytes]] = []
+    with (
+        directory() as here,
+        redis_server(here, "--appendonly", "yes") as (url, _),
+        service_with_child(REDIS_URL=url) as running,
+        subscribed(url, keys.CHANNEL, lambda message: found.append((time.time(), message))),
+    ):
+        run_id = running.submit("bench", parameters=printing(rate, lines))
+        running.wait(lambda: running.run(run_id)["status"] == "running", 10)
+        where = ["-host", f"127.0.0.1:{running.port}", "-path", f"{STREAM}?run_id={run_id}"]
+        watch = [str(program), *where, "-watchers", "1", "-skipped", str(rate)]
+        read = orjson.loads(said(watch, environment(), _PATIENCE)[0])
+    stamps = [(at, _STAMP.findall(message)) for at, message in found]
+    ages = [at - float(printed) for at, lines_of in stamps for printed, number in lines_of if int(number) >= rate]
+    if sum(len(lines_of) for _, lines_of in stamps) != lines or read["wrong"] or read["failure"]:
+        raise TrialFailed(f"Not each of {lines:,} lines was published once and read in order: {read}")
+    share = 1000 * quantile(ages, 0.5) / read["p50_ms"]
+    return f"{rate:,}", milliseconds(ages), f"{read['p50_ms']:.1f} / {read['p99_ms']:.1f}", f"{share:.2f}"
 
 
 def throughput(rounds: int) -> list[Row]:

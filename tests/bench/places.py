@@ -14,16 +14,20 @@ from bench.fanout import build
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Load, opened
 from bench.figures import Row, Section
-from bench.processes import TrialFailed, allow_files, environment, family, own_cpu_seconds, said
+from bench.processes import TrialFailed, allow_files, busiest, environment, family, own_cpu_seconds, said, wakes
 from bench.sizes import Sizes
-from bench.stage import directory, say, service_with_child
+from bench.stage import directory, say, service, service_with_child
+from bench.startup import by_program
 
-_HERTZ = 499  # no divisor of what else happens at regular times
+# No divisors of what else happens at regular times; the second for what hardly works at all.
+_HERTZ, _OFTEN = 499, 4_999
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 2
 _PATIENCE = 120
 _CALM, _QUICK, _FAST = 10, 20, 50
-_BURST = Scene(100_000, 8)
+_BURST, _LINES = Scene(100_000, 8), Scene(20, 1)
+_AT_WORK = {"holds the sockets": "gunicorn", "worker": "worker@", "Redis": "redis-server"}
+_SETTLE_SECONDS = 10
 _FRAME = re.compile(r"\s+[0-9a-f]+ (?P<symbol>.+) \((?P<file>.*)\)$")
 _KERNEL = "[kernel"
 _PYTHON = "python"
@@ -85,7 +89,12 @@ def measure(sizes: Sizes) -> list[Section]:
     if shutil.which("perf") is None:
         raise TrialFailed("There is no perf, which samples processes: install it (apt-get install linux-perf).")
     program = build.load_program(say)
-    return [_many_sockets(sizes, program), _a_burst(sizes, program)]
+    return [
+        _many_sockets(sizes, program),
+        _a_run(_BURST, sizes, program, _HERTZ),
+        _a_run(_LINES, sizes, program, _OFTEN),
+        _rest(sizes),
+    ]
 
 
 def _many_sockets(sizes: Sizes, program: Path) -> Section:
@@ -97,32 +106,41 @@ def _many_sockets(sizes: Sizes, program: Path) -> Section:
     return _section("Where the sockets' time goes", found, [note])
 
 
-def _a_burst(sizes: Sizes, program: Path) -> Section:
-    found: dict[str, Sampled] = {}
+def _a_run(scene: Scene, sizes: Sizes, program: Path, hertz: int) -> Section:
     with service_with_child() as running, readers() as pool:
-        names = {"holds the sockets": "gunicorn", "worker": "worker@", "Redis": "redis-server"}
-        # perf itself takes some seconds for each.
-        _, watching = begin(running, _BURST, 3 * sizes.seconds, pool, program)
+        # perf itself takes some seconds too.
+        _, watching = begin(running, scene, 2 * sizes.seconds, pool, program)
         time.sleep(_START_SECONDS)
-        for name, word in names.items():
-            found[name] = _sampled(_busiest(running.children(word)), sizes.seconds / 2)
+        pids = {name: [_busiest(running.children(word))] for name, word in _AT_WORK.items()}
+        found = _sampled(pids, sizes.seconds, hertz)
         watching.result()
-    note = f"{_BURST}, default retention; one process after the other."
-    return _section("Where a burst's time goes", found, [note])
+    return _section(f"Where the time of a run goes, {scene}", found, ["Default retention."])
+
+
+def _rest(sizes: Sizes) -> Section:
+    with service() as running:
+        time.sleep(_SETTLE_SECONDS)
+        found = _sampled(by_program(running), 3 * sizes.seconds, _OFTEN)
+    return _section("Where the time goes at rest", found, ["No run, no viewer; all processes of a program together."])
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What was seen of one process: how much of a processor it took, and where it was each time it was looked at."""
+    """What was seen of some processes, and where they were each time they were looked at.
+
+    They took so many `processors`, and waited and went on so often in a second, without whoever looked.
+    """
 
     processors: float
+    wakes: float
     stacks: Sequence[Stack]
 
 
 def _holding(load: Load, program: Path) -> Sampled:
     with opened(SERVERS["ours"](say), load, program) as cast:
         cast.publish()
-        found = _sampled(_busiest(family(cast.server)), load.seconds - 2 * _LOOK_SECONDS)
+        one = {"": [_busiest(family(cast.server))]}
+        found = _sampled(one, load.seconds - 2 * _LOOK_SECONDS, _HERTZ)[""]
         cast.published(load)
         cast.whole_report()
     return found
@@ -130,37 +148,49 @@ def _holding(load: Load, program: Path) -> Sampled:
 
 def _busiest(pids: Sequence[int]) -> int:
     """The one of these that works most just now."""
-    before = {pid: own_cpu_seconds(pid) for pid in pids}
-    time.sleep(_LOOK_SECONDS)
-    return max(pids, key=lambda pid: own_cpu_seconds(pid) - before[pid])
+    return busiest(pids, lambda: time.sleep(_LOOK_SECONDS))
 
 
-def _sampled(pid: int, seconds: float) -> Sampled:
-    """Look at a process for so long. Raises TrialFailed when that is not allowed."""
+def _sampled(groups: Mapping[str, Sequence[int]], seconds: float, hertz: int) -> dict[str, Sampled]:
+    """Look at all these processes for so long. Raises TrialFailed when that is not allowed."""
+    pids = [pid for group in groups.values() for pid in group]
     with directory() as here:
         data = str(here / "perf.data")
-        record = ["perf", "record", "--quiet", "-F", str(_HERTZ), "-g", "-p", str(pid), "-o", data]
-        before, began = own_cpu_seconds(pid), time.monotonic()
+        record = ["perf", "record", "--quiet", "-F", str(hertz), "-g", "-p", ",".join(map(str, pids)), "-o", data]
+        before = {pid: (own_cpu_seconds(pid), wakes(pid)) for pid in pids}
+        began = time.monotonic()
         said([*record, "--", sys.executable, "-c", f"import time; time.sleep({seconds})"], environment(), _PATIENCE)
-        processors = (own_cpu_seconds(pid) - before) / (time.monotonic() - began)
-        told, _ = said(["perf", "script", "-i", data, "-F", "ip,sym,dso"], environment(), _PATIENCE)
-    return Sampled(processors, list(stacks(told.splitlines())))
+        took = time.monotonic() - began
+        cpu = {pid: (own_cpu_seconds(pid) - before[pid][0]) / took for pid in pids}
+        woken = {pid: (wakes(pid) - before[pid][1]) / took for pid in pids}
+        told, _ = said(["perf", "script", "-i", data, "-F", "pid,ip,sym,dso"], environment(), _PATIENCE)
+    samples = list(stacks(told.splitlines()))
+    return {
+        name: Sampled(
+            sum(cpu[pid] for pid in group),
+            sum(woken[pid] for pid in group),
+            [stack for pid, stack in samples if pid in group],
+        )
+        for name, group in groups.items()
+    }
 
 
-def stacks(lines: Sequence[str]) -> Iterator[Stack]:
-    """What `perf script` tells of samples: a frame a line, an empty line after each sample."""
-    stack: list[Frame] = []
+def stacks(lines: Sequence[str]) -> Iterator[tuple[int, Stack]]:
+    """What `perf script` tells of samples: the process, a frame a line, and an empty line after each sample."""
+    pid, stack = 0, list[Frame]()
     for line in [*lines, ""]:
         if found := _FRAME.match(line):
             stack.append(Frame(found["symbol"], found["file"]))
-        elif stack:
-            yield stack
-            stack = []
+            continue
+        if stack:
+            yield pid, stack
+        pid, stack = int(line) if line.strip().isdigit() else 0, []
 
 
 def _section(title: str, found: Mapping[str, Sampled], notes: Sequence[str]) -> Section:
     rows: list[Row] = [(place.name, *(_share(place, one) for one in found.values())) for place in PLACES]
-    rows.append(("processors that it took", *(f"{one.processors:.2f}" for one in found.values())))
+    rows.append(("processors that it took", *(f"{one.processors:.4f}" for one in found.values())))
+    rows.append(("times a second that it waited and went on", *(f"{one.wakes:,.0f}" for one in found.values())))
     rows.append(("samples", *(f"{len(one.stacks):,}" for one in found.values())))
     return Section(title, rows, ("where the time goes", *found), [*notes, _NOTE])
 
@@ -169,4 +199,7 @@ def _share(place: Place, of: Sampled) -> str:
     return f"{100 * sum(map(place.here, of.stacks)) / max(1, len(of.stacks)):.0f}%"
 
 
-_NOTE = f"`perf record -F {_HERTZ}`; what the kernel does for a packet counts for whoever it was doing something for."
+_NOTE = (
+    f"`perf record -F {_HERTZ}`, or {_OFTEN:,} of what hardly works; what the kernel does for a packet counts for "
+    "whoever it was doing something for."
+)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import select
 import subprocess
@@ -133,6 +134,20 @@ def own_cpu_seconds(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it has ended
         return 0.0
+
+
+def busiest(pids: Sequence[int], meanwhile: Callable[[], object]) -> int:
+    """The one of these that works most while that is done."""
+    before = {pid: own_cpu_seconds(pid) for pid in pids}
+    meanwhile()
+    return max(pids, key=lambda pid: own_cpu_seconds(pid) - before[pid])
+
+
+def wakes(pid: int) -> int:
+    """How often the threads of a process have waited for something so far, and went on."""
+    told = (_read(pid, f"task/{thread.name}/status") for thread in Path(f"/proc/{pid}/task").iterdir())
+    found = (re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE) for status in told)
+    return sum(int(one[1]) for one in found if one)
 
 
 class Used:

@@ -1,8 +1,7 @@
 """Redis: commands, bytes and time that an event costs there, beside a bare PUBLISH of the same frame."""
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,7 +13,7 @@ from bench.fanout.trial import Load, opened, publishing
 from bench.figures import Row, Section, ratio
 from bench.processes import own_cpu_seconds
 from bench.sizes import Sizes
-from bench.stage import directory, redis_server, say
+from bench.stage import directory, redis_server, say, subscribed
 from redis import Redis
 
 _RATE = 100
@@ -119,7 +118,7 @@ def _bare(load: Load, subscribers: int) -> Work:
         here = stack.enter_context(directory())
         url, pid = stack.enter_context(redis_server(here))
         for _ in range(subscribers):
-            stack.enter_context(_subscribed(url))
+            stack.enter_context(subscribed(url, CHANNEL, lambda _: None))
         publisher, _ = stack.enter_context(publishing("channel", load, url, here))
         watch = Watch(url, pid)
         idle = _idle(watch, load)
@@ -133,18 +132,3 @@ def _idle(watch: Watch, load: Load) -> Work:
     watch.begin()
     time.sleep(load.seconds)
     return watch.end()
-
-
-@contextmanager
-def _subscribed(url: str) -> Iterator[None]:
-    """A plain subscriber, which reads all that comes."""
-    redis: Any = Redis.from_url(url)
-    channel = redis.pubsub()
-    channel.subscribe(**{CHANNEL: lambda _: None})
-    reader = channel.run_in_thread(daemon=True)
-    try:
-        yield
-    finally:
-        reader.stop()
-        reader.join()
-        redis.close()

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from bench import (
     filters,
     growth_history,
     growth_lines,
-    growth_sockets,
     growth_web,
     instructions,
     joiners,
@@ -37,8 +36,8 @@ from bench.stage import say
 
 from nfctl.programs import ToolMissing
 
-PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
-    "fanout": compare.measure,
+PARTS: Mapping[str, Callable[[Sizes], Iterable[Section]]] = {
+    "fanout": compare.by_sockets,
     "line": line.measure,
     "burst": burst.measure,
     "submit": submit.measure,
@@ -52,10 +51,9 @@ PARTS: Mapping[str, Callable[[Sizes], list[Section]]] = {
     "instructions": instructions.measure,
     "profiles": profiles.measure,
     "places": places.measure,
-    "growth-sockets": growth_sockets.by_sockets,
     "growth-lines": growth_lines.measure,
     "growth-history": growth_history.measure,
-    "growth-processes": growth_sockets.by_processes,
+    "growth-processes": compare.by_processes,
     "growth-web": growth_web.measure,
 }
 _PLOTS = Path(__file__).parents[2] / "docs" / "plots"
@@ -102,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
 def _show(section: Section, plots: Path) -> None:
     parts = [f"## {section.title}", table(section.headings, section.rows), *section.notes]
     for name, plot in section.plots.items():
+        if not plot.lines:  # no trial could be carried out, which is told
+            continue
         plots.mkdir(parents=True, exist_ok=True)
         (plots / f"{name}.svg").write_text(svg(plot))
         parts.append(f"![{plot.title}]({plots.name}/{name}.svg)")

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -87,6 +87,21 @@ def redis_server(here: Path, *options: str) -> Iterator[tuple[str, int]]:
     with serving(Program("redis", command, environment(), here / "redis.log"), answers) as pid:
         client.close()
         yield f"redis://127.0.0.1:{port}/0", pid
+
+
+@contextmanager
+def subscribed(url: str, channel: str, take: Callable[[bytes], object]) -> Iterator[None]:
+    """A plain subscriber to a channel of Redis, which takes all that comes, in a thread of its own."""
+    redis: Any = Redis.from_url(url)
+    subscription = redis.pubsub()
+    subscription.subscribe(**{channel: lambda message: take(message["data"])})
+    reader = subscription.run_in_thread(daemon=True)
+    try:
+        yield
+    finally:
+        reader.stop()
+        reader.join()
+        redis.close()
 
 
 @contextmanager

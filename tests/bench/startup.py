@@ -60,7 +60,7 @@ def _up(rounds: int) -> list[Row]:
             running = Service(here / "data")
             running.start()
             ours.append((time.monotonic() - began, cpu_seconds(running.pid)))
-            for name, pids in _by_program(running).items():
+            for name, pids in by_program(running).items():
                 parts[name].append(sum(map(own_cpu_seconds, pids)))
             running.kill()
         with directory() as here:
@@ -78,7 +78,7 @@ def _up(rounds: int) -> list[Row]:
     ]
 
 
-def _by_program(running: Service) -> dict[str, list[int]]:
+def by_program(running: Service) -> dict[str, list[int]]:
     """The processes of the service by what they are."""
     return {name: running.children(name) for name in _PROGRAMS} | {"nfctl up": [running.pid]}
 
@@ -116,7 +116,7 @@ def _timed(code: str) -> tuple[float, float]:
 def _idle(seconds: int) -> list[Row]:
     with service() as running, _peers() as peers:
         time.sleep(_SETTLE_SECONDS)
-        ours = _by_program(running)
+        ours = by_program(running)
         pids = [pid for group in (*ours.values(), *peers.values()) for pid in group]
         before = {pid: own_cpu_seconds(pid) for pid in pids}
         time.sleep(seconds)

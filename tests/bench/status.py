@@ -1,14 +1,17 @@
 """Calls under load: what they take while many sockets have frames, beside the same without any socket."""
 
 import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.caller import API, Caller
 from bench.fanout import build
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Load, opened
-from bench.figures import Section, latencies
-from bench.processes import allow_files
+from bench.figures import Section, compared, latencies
+from bench.processes import allow_files, busiest, family, own_cpu_seconds
 from bench.sizes import Sizes
 from bench.stage import say
 
@@ -16,6 +19,35 @@ _RATE = 20
 _PATHS = ("/healthz", f"{API}/status")
 # A request each so often: they are to meet the load, not to be it.
 _GAP_SECONDS = 0.02
+_FIRST = 20
+
+
+@dataclass(slots=True)
+class Taken:
+    """By path: the seconds of each call, and CPU milliseconds of the process that answers."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def ask(self, caller: Caller, answers: int, path: str) -> None:
+        """Once, on a connection of its own, and wait for a moment."""
+        before = own_cpu_seconds(answers)
+        self.seconds[path].append(caller.get(path))
+        caller.close()  # the next one may be another process's
+        time.sleep(_GAP_SECONDS)
+        self.cpu[path].append(1000 * (own_cpu_seconds(answers) - before))
+
+
+def who_answers(pids: Sequence[int], port: int) -> int:
+    """The process of those of a web server that answers calls, after it has answered some."""
+
+    def call() -> None:
+        caller = Caller(port)
+        for _ in range(_FIRST):
+            caller.get(f"{API}/status")
+        caller.close()
+
+    return busiest(pids, call)
 
 
 def measure(sizes: Sizes) -> list[Section]:
@@ -23,20 +55,15 @@ def measure(sizes: Sizes) -> list[Section]:
     allow_files(sizes.viewers)
     program = build.load_program(say)
     load = Load(sizes.viewers, _RATE, sizes.seconds)
-    watched: dict[str, list[float]] = {path: [] for path in _PATHS}
-    alone: dict[str, list[float]] = {path: [] for path in _PATHS}
+    watched, alone = Taken(), Taken()
     for _ in range(sizes.rounds):
         _ask(load, program, watched)
         _ask(Load(0, _RATE, sizes.seconds), program, alone)
-    rows = [
-        latencies(
-            f"`GET {path}`, {sizes.viewers:,} sockets with {_RATE} frames/s",
-            "without sockets",
-            watched[path],
-            alone[path],
-        )
-        for path in _PATHS
-    ]
+    rows, other = [], "without sockets"
+    for path in _PATHS:
+        what = f"`GET {path}`, {sizes.viewers:,} sockets with {_RATE} frames/s"
+        rows.append(latencies(what, other, watched.seconds[path], alone.seconds[path]))
+        rows.append(compared("… CPU of who answers (ms)", other, watched.cpu[path], alone.cpu[path]))
     note = (
         f"Socket processes: {load.socket_processes}. One more answers, each request on a connection of its own; "
         "nothing was lost at the sockets."
@@ -44,16 +71,15 @@ def measure(sizes: Sizes) -> list[Section]:
     return [Section("Calls while many watch", rows, notes=[note])]
 
 
-def _ask(load: Load, program: Path, found: dict[str, list[float]]) -> None:
-    """Note the seconds of each answer while frames are published. Raises TrialFailed when a socket lost one."""
+def _ask(load: Load, program: Path, found: Taken) -> None:
+    """Ask again and again while frames are published. Raises TrialFailed when a socket lost one."""
     with opened(SERVERS["ours"](say), load, program) as cast:
+        answers = who_answers(family(cast.server), cast.stage.port)
         caller = Caller(cast.stage.port)
         cast.publish()
         until = time.monotonic() + load.seconds
         while time.monotonic() < until:
-            for path, seconds in found.items():
-                seconds.append(caller.get(path))
-                caller.close()  # the next one may be another process's
-                time.sleep(_GAP_SECONDS)
+            for path in _PATHS:
+                found.ask(caller, answers, path)
         cast.published(load)
         cast.whole_report()

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from bench.fanout.compare import Found, compare, complete, whole
-from bench.fanout.report import section
+from bench.fanout.compare import check, compare
+from bench.fanout.report import Found, section
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Load
 from bench.figures import table
@@ -29,17 +29,16 @@ def main(arguments: Sequence[str]) -> int:
         Load(sockets, rate, asked.seconds, asked.processes) for sockets, rate in product(asked.sockets, asked.rate)
     ]
     try:
-        titles, found = compare(asked.servers, loads, asked.rounds)
+        titles, found = compare(dict.fromkeys(loads, asked.servers), asked.rounds)
+        shown = section("Many sockets", titles, found)
+        print("\n\n".join([table(shown.headings, shown.rows), *shown.notes]))
+        if asked.json:
+            asked.json.write_text(json.dumps(_records(found), indent=1) + "\n")
+        check(found, asked.rounds)
     except (ToolMissing, TrialFailed) as error:
         say(str(error))
         return 1
-    shown = section(titles, found)
-    print("\n\n".join([table(shown.headings, shown.rows), *shown.notes]))
-    if asked.json:
-        asked.json.write_text(json.dumps(_records(found), indent=1) + "\n")
-    if not whole(found):
-        say("This service has lost, doubled or disordered frames, or sockets.")
-    return 0 if complete(found, asked.rounds) and whole(found) else 1
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,12 +1,12 @@
 """Compares servers: each load in turns, and what that makes as a part of a report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 from bench.fanout import build
-from bench.fanout.report import section
+from bench.fanout.report import GO, OURS, Found, Titles, plot, section
 from bench.fanout.servers import SERVERS
-from bench.fanout.trial import Figures, Load, run_trial
+from bench.fanout.trial import Load, run_trial
 from bench.figures import Section
 from bench.processes import TrialFailed, allow_files
 from bench.sizes import Sizes
@@ -14,57 +14,61 @@ from bench.stage import say
 
 from nfctl import tools
 
-_RATE = 20
+Plan = Mapping[Load, Sequence[str]]
+"""Loads, and the names of the servers that have to carry each."""
 
-Titles = Mapping[str, str]
-Found = dict[Load, dict[str, list[Figures]]]
-
-
-def measure(sizes: Sizes) -> list[Section]:
-    """All servers under one load. Raises ToolMissing and TrialFailed."""
-    titles, found = compare(list(SERVERS), [Load(sizes.viewers, _RATE, sizes.seconds)], sizes.rounds)
-    if not complete(found, sizes.rounds):
-        raise TrialFailed("Not every trial could be carried out.")
-    if not whole(found):
-        raise TrialFailed("This service has lost, doubled or disordered frames, or sockets.")
-    return [section(titles, found)]
+# What other servers do is told where all of them keep up.
+_OTHERS_RATE = 10
+_PROCESSES_RATE = 20
 
 
-def compare(names: Sequence[str], loads: Sequence[Load], rounds: int) -> tuple[Titles, Found]:
+def by_sockets(sizes: Sizes) -> Iterator[Section]:
+    """More and more sockets, at each rate. Raises ToolMissing and TrialFailed, at last what went wrong at all."""
+    loads = [Load(sockets, rate, sizes.seconds) for sockets, rate in product(sizes.sockets, sizes.rates)]
+    everyone = {load for load in loads if load.rate == _OTHERS_RATE and load.sockets <= sizes.viewers}
+    titles, found = compare({load: list(SERVERS) if load in everyone else [OURS, *GO] for load in loads}, sizes.trials)
+    curve = {load.sockets: servers for load, servers in found.items() if load.rate == _OTHERS_RATE}
+    drawn = plot(f"CPU a delivery as sockets grow, {_OTHERS_RATE} frames/s", "sockets", titles, curve)
+    yield section("Many sockets", titles, found, {"sockets": drawn})
+    check(found, sizes.trials)
+
+
+def by_processes(sizes: Sizes) -> Iterator[Section]:
+    """The same sockets in more and more processes; the Go library is one, whatever the number. Raises as the other."""
+    loads = [Load(sizes.viewers, _PROCESSES_RATE, sizes.seconds, processes) for processes in sizes.processes]
+    titles, found = compare({load: [OURS, GO[0]] for load in loads}, sizes.trials)
+    curve = {load.socket_processes: servers for load, servers in found.items()}
+    drawn = plot("CPU a delivery as socket processes grow", "socket processes", titles, curve, even=True)
+    yield section("More socket processes", titles, found, {"processes": drawn})
+    check(found, sizes.trials)
+
+
+def compare(plan: Plan, rounds: int) -> tuple[Titles, Found]:
     """The titles of these servers, and the figures of each trial that did not fail. Raises ToolMissing and TrialFailed.
 
     Servers take turns within each load, so that whatever else the machine does hits them alike.
     """
-    allow_files(max(load.sockets for load in loads))
+    allow_files(max(load.sockets for load in plan))
     tools.redis_server(say)
     program = build.load_program(say)
-    servers = {name: SERVERS[name](say) for name in names}
-    found: Found = {load: {name: [] for name in servers} for load in loads}
-    for load, number, name in product(loads, range(1, rounds + 1), servers):
-        try:
-            figures = run_trial(servers[name], load, program)
-        except TrialFailed as error:  # it must not cost what the others found
-            said = f"failed: {error}"
-        else:
-            found[load][name].append(figures)
-            said = _brief(figures)
-        say(f"{load.sockets} × {load.rate}, round {number}, {name}: {said}")
+    servers = {name: SERVERS[name](say) for name in SERVERS if any(name in names for names in plan.values())}
+    found: Found = {load: {name: [] for name in names} for load, names in plan.items()}
+    for load, trials in found.items():
+        for number, name in product(range(1, rounds + 1), trials):
+            try:
+                figures = run_trial(servers[name], load, program)
+            except TrialFailed as error:  # it must not cost what the others found
+                said = f"failed: {error}"
+            else:
+                trials[name].append(figures)
+                said = figures.brief
+            say(f"{load}, round {number}, {name}: {said}")
     return {name: server.title for name, server in servers.items()}, found
 
 
-def complete(found: Found, rounds: int) -> bool:
-    """Whether no trial of any server failed."""
-    return all(len(trials) == rounds for servers in found.values() for trials in servers.values())
-
-
-def whole(found: Found) -> bool:
-    """Whether this service lost, doubled and disordered nothing in any trial."""
-    return all(one.whole for servers in found.values() for one in servers.get("ours", ()))
-
-
-def _brief(figures: Figures) -> str:
-    said = (
-        f"{figures.delivered_per_second:,.0f}/s, {figures.cpu:.1f} µs each, p99 {figures.p99:.1f} ms, "
-        f"{figures.lost} lost, {figures.alive} alive"
-    )
-    return f"{said} ({figures.trouble})" if figures.trouble else said
+def check(found: Found, rounds: int) -> None:
+    """Raises TrialFailed when a trial failed, or this service lost, doubled or disordered anything in any."""
+    if any(len(trials) < rounds for servers in found.values() for trials in servers.values()):
+        raise TrialFailed("Not every trial could be carried out.")
+    if not all(one.whole for servers in found.values() for one in servers.get(OURS, ())):
+        raise TrialFailed("This service has lost, doubled or disordered frames, or sockets.")

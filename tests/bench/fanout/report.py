@@ -5,7 +5,14 @@ from statistics import median
 
 from bench.fanout.trial import Figures, Load
 from bench.figures import Section, marked
+from bench.plot import Plot
 
+Titles = Mapping[str, str]
+Servers = dict[str, list[Figures]]
+Found = dict[Load, Servers]
+"""What was found: the figures of each round, by load and by the server's name."""
+
+OURS = "ours"
 GO = ("centrifuge", "centrifuge-delay")
 """Names of the servers whose CPU the others' is divided by."""
 
@@ -30,7 +37,7 @@ _HEADINGS = (
 )
 
 
-def section(titles: Mapping[str, str], found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> Section:
+def section(title: str, titles: Titles, found: Found, plots: Mapping[str, Plot] | None = None) -> Section:
     """Counts are sums over rounds, sockets alive the fewest, all else medians; a legend below."""
     rows = [
         _row(titles[name], load, rounds, [_ratio(rounds, servers.get(go)) for go in GO])
@@ -38,10 +45,23 @@ def section(titles: Mapping[str, str], found: Mapping[Load, Mapping[str, Sequenc
         for name, rounds in servers.items()
         if rounds
     ]
-    return Section("Many sockets", rows, _HEADINGS, [_legend(found)])
+    return Section(title, rows, _HEADINGS, [_legend(found)], plots or {})
 
 
-def _legend(found: Mapping[Load, Mapping[str, Sequence[Figures]]]) -> str:
+def plot(title: str, x: str, titles: Titles, curve: Mapping[int, Servers], *, even: bool = False) -> Plot:
+    """CPU a delivery along a curve, of this service and of the Go library."""
+    points = {
+        titles[name]: [
+            (float(size), _median(trials, "cpu")) for size, servers in curve.items() if (trials := servers.get(name))
+        ]
+        for name in (OURS, *GO)
+        if name in titles
+    }
+    lines = {name: those for name, those in points.items() if those}
+    return Plot(title, x, "CPU µs a delivery", lines, even_x=even, even_y=even)
+
+
+def _legend(found: Found) -> str:
     trials = [one for servers in found.values() for rounds in servers.values() for one in rounds]
     sizes = sorted({one.frame_bytes for one in trials})
     return (
@@ -58,7 +78,7 @@ def _row(title: str, load: Load, rounds: Sequence[Figures], ratios: Sequence[str
     counts = (sum(getattr(one, name) for one in rounds) for name in ("lost", "doubled", "disordered"))
     return (
         title,
-        f"{load.sockets:,} × {load.rate}",
+        str(load),
         f"{min(one.alive for one in rounds):,}",
         marked(f"{_median(rounds, 'delivered_per_second'):,.0f}", lags=_lags(rounds)),
         f"{_median(rounds, 'cpu'):.1f}",

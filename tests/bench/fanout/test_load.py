@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,28 @@ def _push(*numbers: int) -> bytes:
 
 
 class Stub:
-    """A server of one socket at a time: sends in small pieces what it is given, and an answer to each ping."""
+    """A server of one socket at a time: sends in small pieces what it is given, and an answer to each ping.
 
-    def __init__(self, *sent: bytes, handshake: bytes = _UPGRADED, answer: bytes = _PONG, sockets: int = 1) -> None:
+    Who comes with `since` is sent what is `later`, and whoever comes first is `cut` off when it has all.
+    """
+
+    def __init__(
+        self,
+        *sent: bytes,
+        handshake: bytes = _UPGRADED,
+        answer: bytes = _PONG,
+        sockets: int = 1,
+        later: Sequence[bytes] | None = None,
+        cut: bool = False,
+    ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sent, self._answer = handshake + b"".join(sent), answer
+        self._cut = cut
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.heard = b""
         self._sockets = sockets
-        self._told_first = handshake + b"".join(sent[:1])
+        # Who comes with the last event that there is has missed nothing.
+        self._later = handshake + b"".join(sent[:1] if later is None else later)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -60,10 +74,12 @@ class Stub:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             request = connection.recv(4096)
             self.heard += request
-            # Who comes with the last event that there is has missed nothing.
-            sent = self._sent if _SINCE not in request or _FROM_THE_BEGINNING in request else self._told_first
+            sent = self._sent if _SINCE not in request or _FROM_THE_BEGINNING in request else self._later
             for start in range(0, len(sent), 97):
                 connection.sendall(sent[start : start + 97])
+            if self._cut:
+                self._cut = False
+                return
             while data := connection.recv(4096):
                 self.heard += data
                 if _PING in data:
@@ -141,10 +157,10 @@ def _standing(first: int, last: int | None) -> bytes:
     return text_frame(b'{"id":null,"data":{"first_id":%d,"last_id":%s}}' % (first, str(last or "null").encode()))
 
 
-def _joined(program: Path, tmp_path: Path, *sent: bytes) -> dict[str, Any]:
+def _joined(program: Path, tmp_path: Path, *sent: bytes, flags: Sequence[str] = ()) -> dict[str, Any]:
     """What became of one that joins a server which tells it this each time."""
     stub = Stub(*sent, sockets=1_000)
-    command = [str(program), "-host", stub.host, "-path", "/?", "-joiners", "1", "-stay", "50ms"]
+    command = [str(program), "-host", stub.host, "-path", "/?", "-joiners", "1", "-stay", "50ms", *flags]
     with talking(command, os.environ, tmp_path / "joiners.log") as joiner:
         joiner.hear(20)
         time.sleep(0.5)
@@ -177,6 +193,8 @@ def test_a_joiner_that_is_not_served_says_so(program: Path, tmp_path: Path) -> N
     assert closed["failure"].startswith("after event 1 of 2: the server closed the socket")
     untold = _joined(program, tmp_path, text_frame(_event(1)))
     assert untold["failure"].startswith("the first frame does not tell")
+    gone = _joined(program, tmp_path, _standing(2, 2), text_frame(_event(2)), flags=["-whole"])
+    assert gone["failure"] == "events before 2 are said to be gone"
 
 
 def _ended(number: int) -> bytes:
@@ -204,6 +222,9 @@ def test_watchers_that_are_closed_come_again(program: Path) -> None:
     away = _watched(program, _standing(1, 2), b"\x88\x02" + (1013).to_bytes(2, "big"), sockets=3)
     assert away["told"] == 3
     assert "connection refused" in away["failure"] or "reset" in away["failure"], "there is nobody any more"
+    later = [_standing(1, 3), text_frame(_event(2)), _ended(3)]
+    cut = _watched(program, _standing(1, 3), text_frame(_event(1)), later=later, cut=True, sockets=2)
+    assert (cut["told"], cut["cut"], cut["wrong"], cut["failure"], cut["lines"]) == (0, 1, 0, "", 2)
     failed = _watched(program, _standing(1, 2), b"\x88\x02" + (1011).to_bytes(2, "big"))
     assert failed["failure"].startswith("the server closed the socket: 1011")
 

@@ -22,7 +22,8 @@ WELL = replace(
 
 def cells(ours: list[Figures], theirs: list[Figures]) -> dict[str, Row]:
     """What stands in the row of each server."""
-    shown = section({"ours": "ours", "centrifuge": "Go"}, {LOAD: {"ours": ours, "centrifuge": theirs}})
+    titles = {"ours": "ours", "centrifuge": "Go"}
+    shown = section("Many sockets", titles, {LOAD: {"ours": ours, "centrifuge": theirs}})
     return {row[0]: row for row in shown.rows}
 
 

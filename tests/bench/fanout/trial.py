@@ -46,6 +46,10 @@ class Load:
     processes: int | None = None
     kept: int = 0
 
+    def __str__(self) -> str:
+        said = f"{self.sockets:,} × {self.rate}"
+        return f"{said}, {self.processes} process{'es' if self.processes > 1 else ''}" if self.processes else said
+
     @property
     def socket_processes(self) -> int:
         """How many it is to start."""
@@ -94,6 +98,15 @@ class Figures:
     def whole(self) -> bool:
         """Whether each frame came once and in order to each socket, and as many as were wanted are alive."""
         return not (self.lost or self.doubled or self.disordered) and self.alive == self.opened == self.wanted
+
+    @property
+    def brief(self) -> str:
+        """What whoever waits would know first."""
+        said = (
+            f"{self.delivered_per_second:,.0f}/s, {self.cpu:.1f} µs each, p99 {self.p99:.1f} ms, "
+            f"{self.lost} lost, {self.alive} alive"
+        )
+        return f"{said} ({self.trouble})" if self.trouble else said
 
 
 @dataclass(frozen=True, slots=True)

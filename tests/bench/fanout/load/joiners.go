@@ -9,10 +9,12 @@ import (
 	"time"
 )
 
-// joiners come, stay for a moment and come again, each with the number of the last event it has, or with none.
+// joiners come, stay for a moment and come again, each with the number of the last event it has, or with none. Where
+// the `whole` run is kept, nothing may be said to be gone.
 type joiners struct {
 	target target
 	stay   time.Duration
+	whole  bool
 	over   chan struct{}
 	mutex  sync.Mutex
 	found  joined
@@ -28,8 +30,8 @@ type joined struct {
 }
 
 // comeAndGo has so many come and go until the parent says something, and tells what became of them.
-func comeAndGo(target target, many int, stay time.Duration, commands <-chan string) {
-	all := &joiners{target: target, stay: stay, over: make(chan struct{})}
+func comeAndGo(target target, many int, stay time.Duration, whole bool, commands <-chan string) {
+	all := &joiners{target: target, stay: stay, whole: whole, over: make(chan struct{})}
 	var group sync.WaitGroup
 	for number := range many {
 		group.Add(1)
@@ -87,6 +89,9 @@ func (j *joiners) join(since int64, stay time.Duration) (int64, error) {
 		return 0, fmt.Errorf("the first frame does not tell how things stand: %.200s", told)
 	}
 	kept := *stands.Data.Last
+	if j.whole && stands.Data.First > 1 {
+		return 0, fmt.Errorf("events before %d are said to be gone", stands.Data.First)
+	}
 	since = max(since, stands.Data.First-1)
 	seen := viewing{last: since}
 	for until := time.Now().Add(stay); seen.last < kept || time.Now().Before(until); {

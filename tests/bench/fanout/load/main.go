@@ -28,6 +28,7 @@ func main() {
 	first := flag.Int64("first", 1, "the number of the first frame that will be published")
 	many := flag.Int("joiners", 0, "instead: how many come, stay for a moment, and come again")
 	stay := flag.Duration("stay", 500*time.Millisecond, "how long they stay, on average")
+	whole := flag.Bool("whole", false, "whether those that come may find that nothing of the run is gone")
 	watching := flag.Int("watchers", 0, "instead: how many see a run to its end, and come again when they are closed")
 	reading := flag.Int64("lines", 0, "instead: how many stamped lines of standard input to read")
 	skipped := flag.Int64("skipped", 0, "how many lines at first whose age does not count")
@@ -35,7 +36,7 @@ func main() {
 	var err error
 	switch {
 	case *many > 0:
-		comeAndGo(target, *many, *stay, commands())
+		comeAndGo(target, *many, *stay, *whole, commands())
 	case *watching > 0:
 		watchToEnd(target, *watching, *skipped)
 	case *reading > 0:

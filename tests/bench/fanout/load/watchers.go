@@ -10,6 +10,8 @@ import (
 const (
 	tryAgainLater = 1013
 	headSize      = 60
+	// Less than a browser waits, but not so little that who is sent away does nothing but come again.
+	breath = 50 * time.Millisecond
 )
 
 var completeName = []byte(`"type":"complete"`)
@@ -67,6 +69,7 @@ func (w *watchers) live() {
 			return
 		}
 		w.mutex.Unlock()
+		time.Sleep(breath)
 	}
 }
 

@@ -142,10 +142,14 @@ func (w *wire) read(patience time.Duration) error {
 	count, err := w.connection.Read(w.buffer)
 	// A slice of its own: a frame that was given out may still lie in the one before.
 	w.rest = append(append(make([]byte, 0, len(w.rest)+count), w.rest...), w.buffer[:count]...)
-	if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
+	if err == io.EOF || isCut(err) {
 		return closed{code: cutOff}
 	}
 	return err
+}
+
+func isCut(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func (w *wire) send(data []byte) error {
@@ -153,15 +157,18 @@ func (w *wire) send(data []byte) error {
 		return err
 	}
 	_, err := w.connection.Write(data)
+	if isCut(err) {
+		return closed{code: cutOff}
+	}
 	return err
 }
 
-// goodbye ends a socket as a browser does: it says so, and waits for the answer.
+// goodbye ends a socket as a browser does: it says so, and waits for the answer, but not for long.
 func (w *wire) goodbye() {
 	if w.send(maskedFrame(opcodeClose, []byte(normalClosure))) != nil {
 		return
 	}
-	for w.read(answerTime) == nil {
+	for until := time.Now().Add(answerTime); w.read(time.Until(until)) == nil; {
 		w.rest = nil
 	}
 }

@@ -24,7 +24,8 @@ class EventType(StrEnum):
     ERROR = "error"
 
 
-@dataclass(slots=True)  # not frozen: there is one a line, and it would take twice as long to make
+# Not frozen, and without slots: there is one a line, which would take twice as long to make, and five times to dump.
+@dataclass
 class LogLine:
     """One line that the run printed; `line` counts from 1 within the run, `timestamp` is when it was written."""
 

@@ -98,8 +98,15 @@ class BlockStart:
 
 Meaning = Text | Submitted | Cached | Note | Row | Executor | Trace | TraceHead | BlockStart
 _PLAIN = Text()
+# How any line begins that `read` knows, but for those with a tab; an empty line is in this too.
+_MAY_MEAN = "[EWe"
 # Nothing that Nextflow itself says is longer, and some patterns take their time with what is.
 _LONGEST = 1_000
+
+
+def is_plain(line: str) -> bool:
+    """Whether a line surely means nothing, neither to `read` nor to a terminal, and has no URL: most have none."""
+    return not (line[:1] in _MAY_MEAN or "\t" in line or "\x1b" in line or "://" in line or line[-1] == "\r")
 
 
 def plain(line: str) -> str:

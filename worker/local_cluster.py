@@ -222,6 +222,20 @@ class _Tail:
 
 def parse_records(data: bytes, *, last: bool = False) -> tuple[list[Record], int]:
     """The whole lines in a piece of a log, and how many bytes they take. Parts of one line are joined."""
+    whole = data[: data.rfind(b"\n") + 1]
+    if b" P " in whole:
+        return _parse_parts(data, last=last)
+    records = []
+    for line in whole.decode(errors="replace").split("\n")[:-1]:  # at once: with no parts, nobody counts bytes
+        try:
+            stamp, stream, _, text = line.split(" ", 3)
+        except ValueError:  # not as the shim writes it
+            stamp, stream, _, text = [*line.split(" ", 3), "", "", ""][:4]
+        records.append(Record(stamp, stream, text))
+    return records, len(whole)
+
+
+def _parse_parts(data: bytes, *, last: bool) -> tuple[list[Record], int]:
     records: list[Record] = []
     used = position = 0
     parts: list[bytes] = []
@@ -231,7 +245,7 @@ def parse_records(data: bytes, *, last: bool = False) -> tuple[list[Record], int
             stamp, stream, kind, text = raw.split(b" ", 3)
         except ValueError:  # not as the shim writes it
             stamp, stream, kind, text = [*raw.split(b" ", 3), b"", b"", b""][:4]
-        if kind != b"P" and not parts:  # as nearly all are
+        if kind != b"P" and not parts:
             position = used = position + len(raw) + 1
             records.append(_record(stamp, stream, text))
             continue

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from shared import events, redaction, times
@@ -62,6 +63,8 @@ class Scribe:
         """Of the progress, until that changes: most lines say nothing of it."""
         self._heard_at: float | None = None
         self._lines: list[LogLine] = []
+        self._words: list[str] = []
+        """The pipeline's own lines of a chunk, of which the last may be the last words."""
         self._events: list[Event] = []
         self._tasks: dict[int, Mapping[str, Any]] = {}
 
@@ -76,7 +79,11 @@ class Scribe:
         moved, self.place = chunk.place != self.place, chunk.place
         for record in chunk.records:
             if record.container in ("", CONTAINER):
-                self._read(record)
+                if console.is_plain(record.text) and not self._memory.block:  # as nearly all are
+                    self._words.append(record.text)
+                    self._log(record, record.text)
+                else:
+                    self._read(record)
             else:  # what stands beside Nextflow in its pod says nothing about the run
                 self._log(record, redaction.without_url_secrets(console.plain(record.text)))
         for notice in chunk.notices:
@@ -86,6 +93,7 @@ class Scribe:
         elif clock - self._heard_at >= _QUIET_SECONDS[self._memory.block_level or "warning"]:
             self._close_block()
         self._flush_lines()
+        self._settle_words()
         told = self._progress_due(clock) if clock - self._told_at >= PROGRESS_SECONDS else None
         return self._batch_of(told, always=moved or bool(chunk.records or chunk.notices))
 
@@ -115,7 +123,7 @@ class Scribe:
             case Trace():
                 line = meaning.before
         if isinstance(meaning, Text):
-            self._mind_words(line)
+            self._words.append(line)
         else:
             self._changed, self._state = True, None
             if (changed := self.progress.fold(meaning, record.timestamp)) is not None:
@@ -123,12 +131,12 @@ class Scribe:
         if line or not isinstance(meaning, Trace):
             self._log(record, line)
 
-    def _mind_words(self, line: str) -> None:
-        words = self._memory.last_words
-        if line.strip() and not line.startswith(_GREETINGS):
-            words.append(line[:_WORDS_LENGTH])
-            if len(words) > _LAST_WORDS:
-                del words[0]
+    def _settle_words(self) -> None:
+        """Only the last words are looked at, however many lines there were."""
+        said = (line for line in reversed(self._words) if line.strip() and not line.startswith(_GREETINGS))
+        found = [line[:_WORDS_LENGTH] for line in islice(said, _LAST_WORDS)]
+        self._memory.last_words = [*self._memory.last_words, *reversed(found)][-_LAST_WORDS:]
+        self._words = []
 
     def _log(self, record: Record, line: str) -> None:
         self._memory.line += 1

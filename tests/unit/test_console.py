@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.redaction import without_url_secrets
 from worker import console
 from worker.command import TRACE_FIELDS
 from worker.console import (
@@ -178,6 +179,32 @@ pieces = st.sampled_from(
 def test_any_text_is_read(line: str) -> None:
     """No text makes the reader raise, also not text made of the console's own words."""
     assert console.read(plain(line)) is not None
+
+
+@given(st.text() | st.lists(pieces | st.text(max_size=3), max_size=12).map("".join))
+def test_a_plain_line_means_nothing_to_anybody(line: str) -> None:
+    """It is as it is on a terminal, says nothing of a task or of trouble, and has no URL with a secret."""
+    if console.is_plain(line):
+        assert plain(line) == line
+        assert console.read(line) == Text()
+        assert without_url_secrets(line) == line
+
+
+def test_most_lines_of_a_pipeline_are_plain() -> None:
+    """Others begin as Nextflow's own do, draw, or have a URL or columns."""
+    assert all(map(console.is_plain, ["17 of 40 reads", " ", "žluťoučký 🐎", "done: [7b/5e1db5]"]))
+    others = [
+        "",
+        "[7b/5e1db5] Submitted",
+        "ERROR ~ x",
+        "WARN: x",
+        "executor >  local (1)",
+        "a\tb",
+        "a\x1b[0m",
+        "s3://a",
+        "a\r",
+    ]
+    assert not any(map(console.is_plain, others))
 
 
 @pytest.mark.timeout(20)

@@ -112,6 +112,18 @@ def test_an_unfinished_record_waits_for_its_end() -> None:
     assert [record.text for record in parse_records(log[used:])[0]] == ["two"]
 
 
+@given(texts=st.lists(st.binary(max_size=12).filter(lambda text: b"\n" not in text)))
+@pytest.mark.parametrize("more", [[], [b"a P b"]], ids=["no parts", "maybe parts"])
+def test_lines_are_decoded_alike_in_both_ways(texts: list[bytes], more: list[bytes]) -> None:
+    """One by one where a line may be in parts, else all at once; whatever bytes a pipeline prints."""
+    said = [*texts, *more]
+    log = b"".join(b"2026-01-31T00:00:00Z stdout F %s\n" % text for text in said)
+    records, used = parse_records(log + b"2026-01-31T00:00:0")
+    assert [record.text for record in records] == [text.decode(errors="replace") for text in said]
+    assert {record.stream for record in records} <= {"stdout"}
+    assert used == len(log)
+
+
 @given(st.binary(max_size=200))
 def test_any_log_is_read(data: bytes) -> None:
     """A log that was damaged gives some records and no error."""

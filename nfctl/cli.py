@@ -233,7 +233,8 @@ def history(session: Session, limit: int, wanted: str | None) -> None:
         for row in answer
     ]
     columns = [("run_id", "RUN"), ("status", "STATUS"), ("pipeline", "PIPELINE"), ("started_at", "STARTED")]
-    session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("message", "MESSAGE")]))
+    none = f"No run is {wanted}." if wanted else "No run yet; `nfctl run PIPELINE` starts one."
+    session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("message", "MESSAGE")], none))
 
 
 @commands.command()
@@ -242,7 +243,8 @@ def history(session: Session, limit: int, wanted: str | None) -> None:
 def catalog(session: Session) -> None:
     """List the examples: pipelines that can be run by name."""
     found = workflows(session.client)
-    session.answer(found, show.table(found, [("pipeline", "PIPELINE"), ("description", "DESCRIPTION")]))
+    columns = [("pipeline", "PIPELINE"), ("description", "DESCRIPTION")]
+    session.answer(found, show.table(found, columns, "No pipeline can be run by name here."))
 
 
 @commands.command()
@@ -257,7 +259,7 @@ def artifacts(session: Session, run_id: str | None) -> None:
         for file in answer["artifacts"]
     ]
     columns = [("kind", "KIND"), ("name", "NAME"), ("size", "SIZE"), ("url", "URL")]
-    session.answer(answer, show.table(rows, columns))
+    session.answer(answer, show.table(rows, columns, f"{answer['run_id']} has no reports and no outputs."))
 
 
 @commands.command()
@@ -282,7 +284,8 @@ def tasks(session: Session, run_id: str | None) -> None:
         ("exit", "EXIT"),
         ("attempt", "ATTEMPT"),
     ]
-    session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("memory", "MEMORY")]))
+    none = f"No task of {answer['run_id']} is known."
+    session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("memory", "MEMORY")], none))
 
 
 @commands.command()

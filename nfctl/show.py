@@ -58,10 +58,10 @@ _NOTES = (
 )
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]]) -> str:
-    """Rows under headings, as wide as needed, or a word when there is none. `columns` are pairs of key and heading."""
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]], none: str) -> str:
+    """Rows under headings, as wide as needed, or `none` when there is none. `columns` are pairs of key and heading."""
     if not rows:
-        return "None."
+        return none
     cells = [[heading for _, heading in columns]]
     cells += [["-" if row.get(key) is None else str(row[key]) for key, _ in columns] for row in rows]
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]

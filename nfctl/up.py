@@ -46,13 +46,15 @@ def serve(settings: Settings, *, demo: bool) -> int:
                     code = 0
                 else:
                     click.echo(f"\nThe service goes on at {service.url}/. Ctrl-C stops it.")
+            elif demo and not service.told_to_stop:
+                click.echo(f"\nThis is no terminal, so the service ends with the example. `{called} up` lets it go on.")
             if not demo or sys.stdout.isatty():
                 service.watch()
         finally:
             try:
                 if (run := _active(client)) is not None:
-                    again = f"the next `{called} up` takes it up again"
-                    click.echo(f"Run {run['run_id']} goes on without the service; {again}.")
+                    again = f"the next `{called} up` takes it up again, and `{called} cancel` then ends it"
+                    click.echo(f"Run {run['run_id']} goes on without the service: {again}.")
                 click.echo("Stopping …")
             finally:
                 service.stop()

@@ -79,7 +79,9 @@ def map_errors(app: Flask) -> None:
         if error.response is not None and isinstance(error.response, Response):
             return error.response
         status = error.code or 500
-        detail = "Too many requests: slow down." if isinstance(error, TooManyRequests) else error.description
+        detail = error.description
+        if isinstance(error, TooManyRequests):  # whose description is the limit
+            detail = f"Too many requests: a client may make {detail} (RATE_LIMIT). Retry-After says when to try again."
         headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Location", "Retry-After")}
         return problem(status, detail or HTTPStatus(status).phrase, headers)
 

@@ -1,6 +1,7 @@
 """Runs on real Nextflow, from the request to their end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,9 +273,10 @@ def test_what_nfctl_says(service: Any, tmp_path: Path) -> None:
     failed = service.nfctl("run", str(tmp_path / "bad.nf"), "--follow")
     assert failed.returncode == 1
     assert "failed after" in failed.stdout
-    missing = service.nfctl("run", str(tmp_path / "none.nf"))
+    assert re.fullmatch(r"No task of run-\S+ is known\.\n", service.nfctl("tasks").stdout)
+    missing = service.nfctl("run", str(tmp_path / "there" / ".." / "none.nf"))
     assert missing.returncode == 2
-    assert "does not exist" in missing.stderr
+    assert f"{tmp_path.resolve() / 'none.nf'} does not exist" in missing.stderr
     assert service.nfctl("tasks", "run-from-nowhere").returncode == 1
     assert service.nfctl("--url", "http://127.0.0.1:9", "status").returncode == 69
 

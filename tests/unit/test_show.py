@@ -64,7 +64,9 @@ def test_sizes_are_read_at_a_glance(value: int | None, text: str) -> None:
 def test_a_table_is_as_wide_as_needed() -> None:
     """Columns are aligned, what is missing is a dash, and no line ends in spaces."""
     rows: list[dict[str, Any]] = [{"id": "run-1", "n": 5}, {"id": "r", "n": None}, {"id": "r2"}]
-    assert show.table(rows, [("id", "RUN"), ("n", "TASKS")]) == "RUN    TASKS\nrun-1  5\nr      -\nr2     -"
+    columns = [("id", "RUN"), ("n", "TASKS")]
+    assert show.table(rows, columns, "No run yet.") == "RUN    TASKS\nrun-1  5\nr      -\nr2     -"
+    assert show.table([], columns, "No run yet.") == "No run yet."
 
 
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,8 @@ class Viewer:
     `follows` is true for one that goes from run to run. `close` ends it with a code and a reason, `ping` asks whether
     its client is still there. No event after its cursor may be missing; but until it is live or has been sent one,
     `tell_anew` tells it how things stand, with the first event that is kept. `greeted` is the last event that there was
-    when it was told so at first; its cursor may be beyond that.
+    when it was told so at first; its cursor may be beyond that. `last` is the frame at its cursor, and empty while that
+    is not known: Redis may come back with another one there.
     """
 
     outbox: Outbox
@@ -78,6 +79,7 @@ class Viewer:
     follows: bool
     tell_anew: Callable[[int], None] | None = None
     greeted: int = 0
+    last: bytes = b""
 
     @property
     def seen(self) -> int:
@@ -86,7 +88,7 @@ class Viewer:
 
     def lead_on(self, run_id: str | None) -> None:
         """To the beginning of that run."""
-        self.run_id, self.cursor, self.greeted, self.tell_anew = run_id, 0, 0, None
+        self.run_id, self.cursor, self.greeted, self.tell_anew, self.last = run_id, 0, 0, None, b""
 
 
 @dataclass(eq=False, slots=True)
@@ -213,35 +215,25 @@ class Hub:
         """
         if viewer.run_id is None:
             return 0, b""
-        last_id, last, page = self._feed.read_on(viewer.run_id, viewer.cursor, _PAGE)
-        gone = not last_id and (viewer.cursor > 0 or not viewer.follows)  # not for one that is led to it just now
-        if gone:
-            viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
-            raise Stalled
-        if last_id < viewer.seen:
-            viewer.close(1013, _LOST)
-            raise Stalled
-        while page or viewer.cursor < last_id:
+        while True:
+            last_id, found, page = self._feed.read_on(viewer.run_id, viewer.cursor, _PAGE)
+            if not last_id and (viewer.cursor > 0 or not viewer.follows):  # not for one that is led to it just now
+                viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
+                raise Stalled
+            there = viewer.last if found is None else text_frame(found)
+            if last_id < viewer.seen or (viewer.last and there != viewer.last):
+                viewer.close(1013, _LOST)
+                raise Stalled
+            viewer.last = there
+            if not page and viewer.cursor >= last_id:
+                return last_id, viewer.last if viewer.cursor == last_id else b""
             if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
                 if not page or viewer.tell_anew is None:
                     raise Stalled
                 viewer.tell_anew(page[0][0])
             self._write_page(viewer, page)
-            last_id, last = max(last_id, page[-1][0]), page[-1][1]
-            page = self._next_page(viewer, viewer.run_id, last) if viewer.cursor < last_id else []
-        return last_id, text_frame(last) if last else b""
-
-    def _next_page(self, viewer: Viewer, run_id: str, last: bytes) -> Page:
-        """What is kept after the viewer's cursor, whose event was `last`. Raises Stalled when Redis has lost that.
-
-        A client that reads slowly holds up the page before for long enough.
-        """
-        page = self._feed.read(run_id, viewer.cursor - 1, _PAGE + 1)
-        there = page.pop(0)[1] if page and page[0][0] == viewer.cursor else last
-        if there != last or (not page and 0 < self._feed.last_id(run_id) < viewer.cursor):
-            viewer.close(1013, _LOST)
-            raise Stalled
-        return page
+            if viewer.cursor >= last_id:
+                return viewer.cursor, viewer.last
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None
@@ -249,7 +241,7 @@ class Hub:
             whole = b"".join(frame for _, frame in piece)
             while not viewer.outbox.offer(whole, most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()
-            viewer.cursor = piece[-1][0]
+            viewer.cursor, viewer.last = piece[-1]
 
     def _join(self, viewer: Viewer, last_id: int, last: bytes, current: str | None) -> bool:
         """Make a viewer live if it has all that the live ones of its run have; it has all up to that event."""
@@ -264,9 +256,11 @@ class Hub:
             if channel is None:
                 channel = self._channels[viewer.run_id] = Channel(viewer.run_id, last_id, last=last)
             if not last_id:  # there is nothing of that run any more, and whoever sees it waits for the next one
-                viewer.cursor = channel.cursor
+                viewer.cursor, viewer.last = channel.cursor, b""
             if viewer.cursor < channel.cursor:
                 return False
+            if viewer.cursor == channel.cursor:  # one frame for all
+                viewer.last = channel.last or viewer.last
             channel.viewers.add(viewer)
             viewer.tell_anew = None
             return True
@@ -433,12 +427,12 @@ class Hub:
 
     def _deliver_to(self, viewers: list[Viewer], channel: Channel, frames: Page, whole: bytes, before: int) -> None:
         slow: list[Viewer] = []
-        last = frames[-1][0]
+        last, frame = frames[-1]
         with self._lock:
             level = [viewer for viewer in viewers if viewer.cursor == before and viewer in channel.viewers]
             taken = offer_at_once([viewer.outbox for viewer in level], whole)
             for viewer in compress(level, taken):
-                viewer.cursor = last
+                viewer.cursor, viewer.last = last, frame
             if all(taken) and len(taken) == len(viewers):
                 return
             for viewer in viewers:
@@ -446,7 +440,7 @@ class Hub:
                     continue
                 wanted = whole if viewer.cursor == before else _after(frames, viewer.cursor)
                 if viewer.cursor >= before and _offer(viewer, wanted):
-                    viewer.cursor = last
+                    viewer.cursor, viewer.last = last, frame
                 else:  # too much is pending, or a delivery broke off before it came to this one
                     slow.append(viewer)
         self._let_catch_up(slow)

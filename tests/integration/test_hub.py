@@ -609,12 +609,12 @@ def restore(redis: Client, before: Dumped) -> None:
         redis.restore(name, 0, value, replace=True)
 
 
-def set_back_and_go_on(redis: Client, run_id: str, before: Dumped) -> None:
-    """The run is as it was, with two events, and then told of three others."""
+def set_back_and_go_on(redis: Client, run_id: str, before: Dumped, last: int = 5) -> None:
+    """The run is as it was, with two events, and then told of others."""
     restore(redis, before)
-    for number in (3, 4, 5):
+    for number in range(3, last + 1):
         redis.xadd(keys.events(run_id), {"cost": 1, "body": b'{"type":"log","data":{}}'}, id=number)
-    redis.hset(keys.run(run_id), "seq", 5)
+    redis.hset(keys.run(run_id), "seq", last)
 
 
 def test_a_redis_that_lost_its_newest_events_and_went_on_is_told(
@@ -654,9 +654,10 @@ def test_one_that_catches_up_is_told_of_a_loss_too(
     assert back.closed[0] == LOST[0]
 
 
+@pytest.mark.parametrize("away", [False, True])
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
-    redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+    redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch, goes_on: bool, away: bool
 ) -> None:
     """Redis loses what it was sent while it reads, and may have other events under the same ids by then."""
     monkeypatch.setattr(hub_module, "_PAGE", 2)
@@ -672,8 +673,15 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
             set_back_and_go_on(redis, run_id, before)
         else:
             restore(redis, before)
+        if away:
+            monkeypatch.setattr(feed, "read_on", no_answer)
         return True
 
+    def no_answer(*_: object) -> None:
+        monkeypatch.setattr(feed, "read_on", read_on)
+        raise StoreAway("Redis does not answer.")
+
+    read_on = feed.read_on
     closed: list[tuple[int, str]] = []
     outbox: Any = SimpleNamespace(offer=offer, flush=lambda: None)
     hub = Hub(redis, store, feed, Presence(redis, 1000))
@@ -684,6 +692,27 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
         hub.add(slow)
     assert closed == LOST
     assert len(sent) == 1
+
+
+def test_one_that_became_slow_is_told_of_a_loss(
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually
+) -> None:
+    """Nobody else sees the run, and it has not read yet what Redis loses, when there are others under the same ids."""
+    run_id = talk.begin()
+    talk.say("one")
+    slow = watch(run_id, reads=False)
+    eventually(lambda: slow.viewer in hub._live(run_id))
+    before = dumped(redis, keys.run(run_id), keys.events(run_id))
+    while slow.viewer in hub._live(run_id):
+        talk.say("x" * 10_000)
+    had = slow.viewer.cursor
+    with redis.pipeline(transaction=True) as lost:
+        set_back_and_go_on(lost, run_id, before, had + 3)
+        lost.execute()
+    slow.reading.set()
+    eventually(lambda: slow.closed)
+    assert slow.closed[0] == LOST[0]
+    assert slow.ids(run_id)[-1:] <= [had]
 
 
 @pytest.mark.parametrize("follows", [False, True])

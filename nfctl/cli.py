@@ -233,7 +233,7 @@ def history(session: Session, limit: int, wanted: str | None) -> None:
         for row in answer
     ]
     columns = [("run_id", "RUN"), ("status", "STATUS"), ("pipeline", "PIPELINE"), ("started_at", "STARTED")]
-    none = f"No run is {wanted}." if wanted else "No run yet; `nfctl run PIPELINE` starts one."
+    none = f"No run is {wanted}." if wanted else f"No run yet; `{show.called()} run PIPELINE` starts one."
     session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("message", "MESSAGE")], none))
 
 

@@ -18,14 +18,12 @@ def named(pipeline: str, client: Client) -> str:
     if not pipeline:
         raise click.BadParameter("PIPELINE is empty.")
     path = Path(os.path.expanduser(pipeline))  # noqa: PTH111 - unlike Path's, it takes a user that there is not
-    # Symbolic links stay as they are called, but for those that a `..` may stand for.
-    place = str(path.resolve() if ".." in path.parts else path.absolute())
     if path.exists():
-        return place
+        return _without_dots(path)
     looks_local = pipeline.startswith(("/", "./", "../", "~"))
     # On a cluster a path is one of the work claim's, which this machine need not have.
     if looks_local and _is_here(client.url) and client.call("GET", "/about")["runner"] == "local":
-        raise click.BadParameter(f"{place} does not exist.")
+        raise click.BadParameter(f"{path.absolute()} does not exist.")
     if "/" not in pipeline and pipeline not in (names := [row["pipeline"] for row in workflows(client)]):
         there_are = f" (there are {', '.join(names)})" if names else ""
         near = "".join(f" Did you mean {name}?" for name in get_close_matches(pipeline, names, 1))
@@ -33,6 +31,13 @@ def named(pipeline: str, client: Client) -> str:
             f"No example is called {pipeline}{there_are}; Nextflow looks for nextflow-io/{pipeline}.{near}", err=True
         )
     return pipeline
+
+
+def _without_dots(path: Path) -> str:
+    """Absolute. What stands before a `..` is resolved, for it may be a link; later ones stay as they are called."""
+    parts = path.absolute().parts
+    after = max((number for number, part in enumerate(parts, start=1) if part == ".."), default=0)
+    return str(Path(*parts[:after]).resolve().joinpath(*parts[after:])) if after else str(path.absolute())
 
 
 def workflows(client: Client) -> list[dict[str, Any]]:

@@ -58,13 +58,16 @@ class Stage:
     """
 
     pids: Mapping[str, int]
+    caller: Caller
     asks: Mapping[str, Callable[[], float]]
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     cpu: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     rest: Mapping[str, float] = field(default_factory=dict)
 
     def ask(self, name: str) -> None:
-        """So many times, one after the other."""
+        """So many times, one after the other. The first is not counted: it may be the first at all, and connects."""
+        self.caller.close()
+        self.asks[name]()
         used = [Used(self.pids[process]) for process in ("web", "Redis")]
         self.seconds[name] += [self.asks[name]() for _ in range(_ASKED)]
         self.cpu[name] += sum(one.seconds() for one in used)
@@ -78,10 +81,7 @@ def measure(sizes: Sizes) -> list[Section]:
             found[runs] = stack.enter_context(_stage(runs))
             say(f"{runs:,} runs are in history")
         _rest(found.values(), sizes.seconds)
-        # Submissions come last, for each is one more run; the first of each kind is not counted.
-        for one in found.values():
-            for ask in one.asks.values():
-                ask()
+        # Submissions come last, for each is one more run.
         for name in (*(sizes.rounds * [*_PATHS]), *(_POST_ROUNDS * [_POST])):
             for one in found.values():
                 one.ask(name)
@@ -101,7 +101,7 @@ def _stage(runs: int) -> Iterator[Stage]:
         with _controller(url, here, redis) as (port, pids):
             caller = Caller(port)
             asks: dict[str, Callable[[], float]] = {name: partial(caller.get, path) for name, path in _PATHS.items()}
-            yield Stage(pids, asks | {_POST: partial(caller.post, f"{API}/run", WANTED)})
+            yield Stage(pids, caller, asks | {_POST: partial(caller.post, f"{API}/run", WANTED)})
             caller.close()
 
 

@@ -19,6 +19,7 @@ from shared.settings import load as load_settings
 
 _RATE = 20
 _JOINERS = 10
+_OTHER_EVENTS = 10
 _STAY_SECONDS = 0.5
 _PATIENCE = 60
 _HEADINGS = (
@@ -56,9 +57,8 @@ def measure(sizes: Sizes) -> list[Section]:
     program = build.load_program(say)
     # So many that nothing goes meanwhile: then joiners can be held to miss nothing at all.
     most = load_settings({"REDIS_URL": "redis://127.0.0.1"}).log_retention_lines // LINES
-    loads = [
-        Load(sizes.viewers, _RATE, sizes.seconds, kept=kept) for kept in (0, max(0, most - _RATE * sizes.seconds - 10))
-    ]
+    seconds = min(sizes.seconds, most // _RATE // 2)
+    loads = [Load(sizes.viewers, _RATE, seconds, kept=kept) for kept in (0, most - _RATE * seconds - _OTHER_EVENTS)]
     note = (
         f"{_RATE} frames/s, {_JOINERS} that come again after {_STAY_SECONDS} s on average, with the last id they "
         "have or from the beginning. Nothing was lost, doubled or out of order, at them or at those that stay: each "

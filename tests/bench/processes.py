@@ -144,8 +144,8 @@ def busiest(pids: Sequence[int], meanwhile: Callable[[], object]) -> int:
 
 
 def wakes(pid: int) -> int:
-    """How often the threads of a process have waited for something so far, and went on."""
-    told = (_read(pid, f"task/{thread.name}/status") for thread in Path(f"/proc/{pid}/task").iterdir())
+    """How often the living threads of a process have waited for something so far, and went on."""
+    told = (_read(pid, f"task/{thread.name}/status") for thread in Path(f"/proc/{pid}/task").glob("*"))
     found = (re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE) for status in told)
     return sum(int(one[1]) for one in found if one)
 

@@ -95,7 +95,7 @@ def subscribed(url: str, channel: str, take: Callable[[bytes], object]) -> Itera
     redis: Any = Redis.from_url(url)
     subscription = redis.pubsub()
     subscription.subscribe(**{channel: lambda message: take(message["data"])})
-    reader = subscription.run_in_thread(daemon=True)
+    reader = subscription.run_in_thread(sleep_time=1.0, daemon=True)  # by default it would never wait
     try:
         yield
     finally:

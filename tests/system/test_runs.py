@@ -274,9 +274,9 @@ def test_what_nfctl_says(service: Any, tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert "failed after" in failed.stdout
     assert re.fullmatch(r"No task of run-\S+ is known\.\n", service.nfctl("tasks").stdout)
-    missing = service.nfctl("run", str(tmp_path / "there" / ".." / "none.nf"))
+    missing = service.nfctl("run", str(tmp_path / "none.nf"))
     assert missing.returncode == 2
-    assert f"{tmp_path.resolve() / 'none.nf'} does not exist" in missing.stderr
+    assert f"{tmp_path / 'none.nf'} does not exist" in missing.stderr
     assert service.nfctl("tasks", "run-from-nowhere").returncode == 1
     assert service.nfctl("--url", "http://127.0.0.1:9", "status").returncode == 69
 

@@ -29,17 +29,21 @@ def by_sockets(sizes: Sizes) -> Iterator[Section]:
     titles, found = compare({load: list(SERVERS) if load in everyone else [OURS, *GO] for load in loads}, sizes.trials)
     curve = {load.sockets: servers for load, servers in found.items() if load.rate == _OTHERS_RATE}
     drawn = plot(f"CPU a delivery as sockets grow, {_OTHERS_RATE} frames/s", "sockets", titles, curve)
-    yield section("Many sockets", titles, found, {"sockets": drawn})
+    held = ", ".join(f"{load.sockets:,}: {load.socket_processes}" for load in loads if load.rate == sizes.rates[0])
+    yield section(
+        "Many sockets", titles, found, f"Processes of this service that hold sockets, {held}.", {"sockets": drawn}
+    )
     check(found, sizes.trials)
 
 
 def by_processes(sizes: Sizes) -> Iterator[Section]:
-    """The same sockets in more and more processes; the Go library is one, whatever the number. Raises as the other."""
+    """The same sockets in more and more processes. Raises as the other."""
     loads = [Load(sizes.viewers, _PROCESSES_RATE, sizes.seconds, processes) for processes in sizes.processes]
     titles, found = compare({load: [OURS, GO[0]] for load in loads}, sizes.trials)
     curve = {load.socket_processes: servers for load, servers in found.items()}
     drawn = plot("CPU a delivery as socket processes grow", "socket processes", titles, curve, even=True)
-    yield section("More socket processes", titles, found, {"processes": drawn})
+    note = "The Go library is one process, whatever the number."
+    yield section("More socket processes", titles, found, note, {"processes": drawn})
     check(found, sizes.trials)
 
 

@@ -37,15 +37,17 @@ _HEADINGS = (
 )
 
 
-def section(title: str, titles: Titles, found: Found, plots: Mapping[str, Plot] | None = None) -> Section:
-    """Counts are sums over rounds, sockets alive the fewest, all else medians; a legend below."""
+def section(
+    title: str, titles: Titles, found: Found, note: str = "", plots: Mapping[str, Plot] | None = None
+) -> Section:
+    """Counts are sums over rounds, sockets alive the fewest, all else medians; a note and a legend below."""
     rows = [
         _row(titles[name], load, rounds, [_ratio(rounds, servers.get(go)) for go in GO])
         for load, servers in found.items()
         for name, rounds in servers.items()
         if rounds
     ]
-    return Section(title, rows, _HEADINGS, [_legend(found)], plots or {})
+    return Section(title, rows, _HEADINGS, [*filter(None, [note]), _legend(found)], plots or {})
 
 
 def plot(title: str, x: str, titles: Titles, curve: Mapping[int, Servers], *, even: bool = False) -> Plot:

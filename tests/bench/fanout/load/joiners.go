@@ -89,11 +89,11 @@ func (j *joiners) join(since int64, stay time.Duration) (int64, error) {
 		return 0, fmt.Errorf("the first frame does not tell how things stand: %.200s", told)
 	}
 	kept := *stands.Data.Last
-	if j.whole && stands.Data.First > 1 {
-		return 0, fmt.Errorf("events before %d are said to be gone", stands.Data.First)
+	seen := viewing{last: since, whole: j.whole}
+	if err := seen.follow(told); err != nil {
+		return 0, err
 	}
-	since = max(since, stands.Data.First-1)
-	seen := viewing{last: since}
+	since = seen.last
 	for until := time.Now().Add(stay); seen.last < kept || time.Now().Before(until); {
 		patience := time.Until(until)
 		if seen.last < kept {

@@ -51,7 +51,9 @@ func standingOf(frame []byte) (standing, error) {
 }
 
 // viewing is what one has seen: the last event's number, how many events came that were not the next one, and the lines.
+// Where the `whole` run is kept, nothing may be said to be gone.
 type viewing struct {
+	whole bool
 	last  int64
 	wrong int64
 	ages  ages
@@ -62,6 +64,9 @@ func (v *viewing) follow(frame []byte) error {
 	number, _, isEvent := numberAfter(frame, idName)
 	if !isEvent { // what went meanwhile is said to be gone
 		stands, err := standingOf(frame)
+		if v.whole && stands.Data.First > 1 {
+			return fmt.Errorf("events before %d are said to be gone", stands.Data.First)
+		}
 		v.last = max(v.last, stands.Data.First-1)
 		return err
 	}

@@ -46,10 +46,12 @@ class LocalCluster:
             checked_at = time.monotonic()
             while True:
                 ended = (places.directory / "exit.json").exists()
+                looked_at = time.monotonic()
                 records = tail.read()
                 yield Chunk(records, {"offset": tail.offset}, started=True)
                 if records:
-                    time.sleep(0 if tail.more else _GATHER_SECONDS)
+                    left = looked_at + _GATHER_SECONDS - time.monotonic()
+                    time.sleep(0 if tail.more else max(0, left))
                 elif ended:
                     yield Chunk(tail.read(last=True), {"offset": tail.offset}, started=True)
                     return

@@ -33,7 +33,8 @@ TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _ANEW = "Connect again with since=0."
 _LOST = f"Redis has lost its newest events. {_ANEW}"
 _GONE = "This run is no longer kept."
-_PAGE = 50
+# Most who come have missed no more than a few events, and how large they are is not known yet.
+_FIRST_PAGE, _PAGE, _PAGE_BYTES = 10, 50, 262_144
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
 _PIECE_BYTES = 131_072
@@ -215,8 +216,9 @@ class Hub:
         """
         if viewer.run_id is None:
             return 0, b""
+        most = _FIRST_PAGE
         while True:
-            last_id, found, page = self._feed.read_on(viewer.run_id, viewer.cursor, _PAGE)
+            last_id, found, page = self._feed.read_on(viewer.run_id, viewer.cursor, most)
             if not last_id and (viewer.cursor > 0 or not viewer.follows):  # not for one that is led to it just now
                 viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
                 raise Stalled
@@ -234,6 +236,8 @@ class Hub:
             self._write_page(viewer, page)
             if viewer.cursor >= last_id:
                 return viewer.cursor, viewer.last
+            # A page waits in memory for whoever reads slowly, and thousands may.
+            most = max(1, min(_PAGE, _PAGE_BYTES // max(len(frame) for _, frame in page)))
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None

@@ -482,6 +482,26 @@ def test_a_slow_viewer_holds_up_nobody_and_catches_up(talk: Talk, watch: Watch, 
         assert watcher.ids(run_id) == list(range(1, last + 2))
 
 
+def test_a_page_for_whoever_catches_up_is_small(
+    feed: Feed, talk: Talk, watch: Watch, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large events it has few, of small ones many; each comes once all the same."""
+    asked: list[int] = []
+    read_on = feed.read_on
+
+    def reading_on(run_id: str, after: int, most: int) -> Any:
+        asked.append(most)
+        return read_on(run_id, after, most)
+
+    monkeypatch.setattr(feed, "read_on", reading_on)
+    run_id = talk.begin()
+    talk.say(*["x" * 100_000] * 12, *["small"] * 60)
+    watcher = watch(run_id)
+    eventually(lambda: watcher.ids(run_id) == list(range(1, 74)))
+    assert asked[:3] == [10, 2, 2]
+    assert 50 in asked
+
+
 def test_who_fell_behind_all_that_is_kept_is_closed(talk: Talk, watch: Watch, eventually: Eventually) -> None:
     """A viewer whose next event is gone gets no later one, as if nothing were missing: it is closed with 1013."""
     run_id = talk.begin()
@@ -660,7 +680,7 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
     redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch, goes_on: bool, away: bool
 ) -> None:
     """Redis loses what it was sent while it reads, and may have other events under the same ids by then."""
-    monkeypatch.setattr(hub_module, "_PAGE", 2)
+    monkeypatch.setattr(hub_module, "_FIRST_PAGE", 2)
     run_id = talk.begin()
     talk.say("one")
     before = dumped(redis, keys.run(run_id), keys.events(run_id))

@@ -90,6 +90,8 @@ class Session:
         """The run that was named, else the newest of those that have ended. Raises Refused."""
         if run_id is not None:
             return run_id
+        if (active := self.client.call("GET", "/active")["run"]) and active["status"] == RunStatus.CANCELLING:
+            raise Refused(f"{active['run_id']} is still being cancelled. Resume it when that is done, or name a run.")
         runs = self.client.call("GET", "/history", params={"limit": 100})
         ended = next((run["run_id"] for run in runs if RunStatus(run["status"]).final), None)
         if ended is None:
@@ -204,7 +206,14 @@ def logs(session: Session, run_id: str | None, follow: bool, tail: int | None) -
     if follow:
         sys.exit(follow_run(session.client, run_id, as_json=session.as_json))
     text = session.client.text(f"/runs/{run_id}/logs{f'?tail={tail}' if tail else ''}")
-    session.answer({"run_id": run_id, "lines": text.splitlines()}, text.removesuffix("\n"))
+    if not tail or text.count("\n") < tail:
+        kept = session.client.call("GET", f"/runs/{run_id}/events", params={"limit": 1})
+        if kept["first_id"] > 1:
+            click.echo(show.gap(run_id), err=True)
+        elif not text:
+            click.echo(f"Run {run_id} has said nothing yet.", err=True)
+    if text or session.as_json:
+        session.answer({"run_id": run_id, "lines": text.splitlines()}, text.removesuffix("\n"))
 
 
 @commands.command()

@@ -11,7 +11,6 @@ from nfctl import show
 from nfctl.client import Client, Refused, Unreachable
 
 INTERRUPTED = 130
-_GAP = "Some lines before this are no longer kept by the service; the run's own log file has them."
 _AWAY = "The run may go on meanwhile; trying again, once a second …"
 _BRIEFLY = 3.0
 _ENDED = (*show.DONE, "aborted")
@@ -35,7 +34,7 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
     for frame in client.follow(run_id, away=lambda why: click.echo(f"{why} {_AWAY}", err=True)):
         if frame["data"].get("first_id", 0) > last + 1:
             if not gap_told:
-                click.echo(_GAP, err=True)
+                click.echo(show.gap(run_id), err=True)
             gap_told, last = True, frame["data"]["first_id"] - 1
         if frame["id"] is not None:
             gap_told, last = False, frame["id"]

@@ -172,10 +172,15 @@ def only_one(data_dir: Path) -> Iterator[None]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        who = f" (pid {told})" if (told := os.read(lock, 20).decode()) else ""
+        os.close(lock)
         raise CannotServe(
-            f"Another service works in {data_dir}. Stop it, or set DATA_DIR, PORT and FLOWER_PORT for a second one."
+            f"Another service works in {data_dir}{who}. "
+            "Stop it, or set DATA_DIR, PORT and FLOWER_PORT for a second one."
         ) from None
     try:
+        os.truncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
         yield
     finally:
         os.close(lock)

@@ -58,6 +58,12 @@ _NOTES = (
 )
 
 
+def gap(run_id: str) -> str:
+    """That lines are missing before those that are shown, and where they are."""
+    where = f"runs/{run_id}/log in its data directory, or on the cluster's claim, has them"
+    return f"Some lines before this are no longer kept by the service; {where}."
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str]], none: str) -> str:
     """Rows under headings, as wide as needed, or `none` when there is none. `columns` are pairs of key and heading."""
     if not rows:

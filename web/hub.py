@@ -28,7 +28,7 @@ from web.presence import BEAT_SECONDS, Presence
 from web.status import queue
 
 KEEP_ALIVE_SECONDS = 25.0
-_RESTARTS = "The server restarts; connect again."
+_RESTARTS = "The server restarts; connect again in a second."
 TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _ANEW = "Connect again with since=0."
 _LOST = f"Redis has lost its newest events. {_ANEW}"

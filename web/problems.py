@@ -81,7 +81,7 @@ def map_errors(app: Flask) -> None:
         status = error.code or 500
         detail = error.description
         if isinstance(error, TooManyRequests):  # whose description is the limit
-            detail = f"Too many requests: a client may make {detail} (RATE_LIMIT). Retry-After says when to try again."
+            detail = f"Too many requests: a client may make {detail} (RATE_LIMIT)."
         headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Location", "Retry-After")}
         return problem(status, detail or HTTPStatus(status).phrase, headers)
 

@@ -54,6 +54,8 @@ class LocalCluster:
                     time.sleep(0 if tail.more else max(0, left))
                 elif ended:
                     yield Chunk(tail.read(last=True), {"offset": tail.offset}, started=True)
+                    with contextlib.suppress(OSError):  # whoever reads all files there would wait for it for ever
+                        (places.directory / "wake").unlink()
                     return
                 else:
                     tail.wait(_PULSE_SECONDS)
@@ -152,7 +154,6 @@ class LocalCluster:
             for path, content in made.files.items():
                 path.touch(mode=0o600)
                 path.write_bytes(content)
-            _make_wake(places.directory)
             order = {
                 "run_id": run.run_id,
                 "arguments": made.arguments,
@@ -187,7 +188,9 @@ class _Tail:
         """Whether there was more than one look takes in."""
         self._directory = directory
         self._log: int | None = None
-        # Read and write, so that the FIFO has no end when the writer goes.
+        # By a FIFO the log's writer wakes its reader. Read and write, so that it has no end when the writer goes.
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(directory / "wake", 0o600)
         self._wake = os.open(directory / "wake", os.O_RDWR | os.O_NONBLOCK)
 
     def __enter__(self) -> "_Tail":
@@ -304,12 +307,6 @@ def _write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _make_wake(directory: Path) -> None:
-    """The FIFO by which the log's writer wakes its reader."""
-    with contextlib.suppress(FileExistsError):
-        os.mkfifo(directory / "wake", 0o600)
-
-
 def _begun(places: RunPlaces) -> bool:
     return (places.directory / "started").exists() or (places.directory / "exit.json").exists()
 
@@ -326,7 +323,6 @@ def _bury(run: Run, directory: Path, reason: str) -> None:
     """End what is left of a run, and say how it ended in place of a shim that cannot."""
     lifetime.kill_until_gone(lambda: _processes_of(run))
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _make_wake(directory)
     _write_whole(directory / "exit.json", json.dumps({"code": None, "reason": reason}))
 
 

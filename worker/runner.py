@@ -255,6 +255,8 @@ def _success(scribe: Scribe) -> str:
     counts = scribe.progress.processes.values()
     done, cached = sum(count.succeeded for count in counts), sum(count.cached for count in counts)
     failed = sum(count.failed for count in counts)
+    if not counts:
+        return "It had no tasks."
     words = [f"{done} task{'' if done == 1 else 's'} succeeded"]
     words += [f"{cached} came from the cache"] if cached else []
     words += [f"{failed} failed and {'was' if failed == 1 else 'were'} ignored"] if failed else []

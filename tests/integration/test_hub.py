@@ -385,7 +385,7 @@ def test_who_comes_while_the_server_stops_is_told_so(
     watcher = watch(run_id)
     eventually(lambda: watcher.closed)
     # The hub's own thread may have been about to close it too; a connection says goodbye once.
-    assert set(watcher.closed) == {(1012, "The server restarts; connect again.")}
+    assert set(watcher.closed) == {(1012, "The server restarts; connect again in a second.")}
 
 
 def test_what_comes_while_the_hub_writes_shares_a_write(

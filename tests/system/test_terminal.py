@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +89,30 @@ def test_a_run_that_goes_on_is_told(own_service: Any, counting: str) -> None:
     own_service.wait(lambda: f"Run {run_id} goes on, taken up again." in own_service.output.read_text())
     said = own_service.nfctl("cancel")
     assert said.stdout.startswith(f"{run_id}: ")
+
+
+def test_a_log_that_is_cut_says_so_and_where_it_is_whole(tmp_path: Path, counting: str) -> None:
+    """Beside the lines, so that whoever keeps them knows; not where as many were asked for as are there."""
+    service = Service(tmp_path / "data", LOG_RETENTION_LINES="50")
+    service.start()
+    try:
+        run_id = service.submit(counting, parameters={"lines": 200, "pause": 0})
+        service.ended(run_id)
+        cut = service.nfctl("logs")
+        assert 0 < len(cut.stdout.splitlines()) <= 50
+        assert f"runs/{run_id}/log in its data directory" in cut.stderr
+        assert service.nfctl("logs", "-n", "20").stderr == ""
+        assert service.nfctl("logs", "-n", "300").stderr == cut.stderr
+        files = sorted((service.data_dir / "runs" / run_id).iterdir())
+        assert "log" in [file.name for file in files]
+        assert not any(file.is_fifo() for file in files), "whoever reads all files there would wait for ever"
+        second = Service(service.data_dir)
+        second.output = tmp_path / "second.log"
+        with second.output.open("wb") as output:
+            assert second.up(subprocess.DEVNULL, output).wait(60) == 1
+        assert f"Another service works in {service.data_dir} (pid {service.pid})." in second.output.read_text()
+    finally:
+        service.kill()
 
 
 def test_what_can_be_run_and_what_a_run_left(service: Any) -> None:

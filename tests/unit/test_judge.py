@@ -67,7 +67,7 @@ def test_cancelled_is_told_by_our_wish(run: Run, status: RunStatus, outcome: Out
         (Outcome(1), ["Unknown option: -x"], "Unknown option: -x"),
         (Outcome(1), [], "Nextflow ended with exit code 1 and said nothing."),
         (Outcome(None, reason="The machine stopped."), ["hello"], "The machine stopped."),
-        (Outcome(0), [], "0 tasks succeeded."),
+        (Outcome(0), [], "It had no tasks."),
     ],
 )
 def test_the_message_says_why(run: Run, outcome: Outcome, lines: list[str], message: str) -> None:

@@ -97,7 +97,7 @@ export class LogBook {
     this.entries.splice(0, DROP);
     this.#dropped += DROP;
     const first = this.entries[0];
-    this.entries[0] = { ...gapEntry(`Lines up to ${first.line} are in the download only`), place: first.place };
+    this.entries[0] = { ...gapEntry(`Lines up to ${first.line} are no longer shown`), place: first.place };
     const kept = this.matches.findIndex((place) => place > first.place);
     this.matches = kept < 0 ? [] : this.matches.slice(kept);
   }

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,10 +17,13 @@ from nfctl.tools import ToolMissing
 from nfctl.up import serve
 from shared import settings as settings_module
 from shared.errors import BadSetting
+from shared.events import EventType
 from shared.runs import RunStatus
 from shared.settings import Settings
 
 _USAGE = 2
+# Some way on there is a line, if the run has said any.
+_FIRST_EVENTS = 50
 _UNREACHABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
@@ -206,14 +210,22 @@ def logs(session: Session, run_id: str | None, follow: bool, tail: int | None) -
     if follow:
         sys.exit(follow_run(session.client, run_id, as_json=session.as_json))
     text = session.client.text(f"/runs/{run_id}/logs{f'?tail={tail}' if tail else ''}")
-    if not tail or text.count("\n") < tail:
-        kept = session.client.call("GET", f"/runs/{run_id}/events", params={"limit": 1})
-        if kept["first_id"] > 1:
-            click.echo(show.gap(run_id), err=True)
-        elif not text:
-            click.echo(f"Run {run_id} has said nothing yet.", err=True)
-    if text or session.as_json:
-        session.answer({"run_id": run_id, "lines": text.splitlines()}, text.removesuffix("\n"))
+    lines = text.split("\n")[:-1]
+    if not lines:
+        click.echo(f"Run {run_id} has said nothing.", err=True)
+    elif (not tail or len(lines) < tail) and _begins_late(session.client, run_id):
+        click.echo(show.gap(run_id), err=True)
+    if lines or session.as_json:
+        session.answer({"run_id": run_id, "lines": lines}, text.removesuffix("\n"))
+
+
+def _begins_late(client: Client, run_id: str) -> bool:
+    """Whether the first line that is kept of a run is not its first."""
+    with suppress(Refused, Unreachable):  # the lines are there all the same
+        kept = client.call("GET", f"/runs/{run_id}/events", params={"limit": _FIRST_EVENTS})["events"]
+        first = next((event for event in kept if event["type"] == EventType.LOG), None)
+        return first is not None and first["data"]["lines"][0]["line"] > 1
+    return False
 
 
 @commands.command()

@@ -149,8 +149,8 @@ class Client:
         if response.status_code == 401:
             given = "The token that was given is not one of its own. " if self._headers else ""
             raise Refused(f"The service at {self.url} wants a token. {given}Set NFCTL_TOKEN, or use --token.")
-        again = response.headers.get("Retry-After")
-        when = f" Try again in {again} s." if response.status_code == 429 and again else ""
+        again = response.headers.get("Retry-After", "")
+        when = f" Try again in {again} s." if response.status_code == 429 and again.isdigit() else ""
         # Too many calls, or something between here and the service that does not reach it just now.
         raise Refused(_detail(response) + when, passing=response.status_code == 429 or response.status_code >= 500)
 

@@ -34,7 +34,7 @@ _ANEW = "Connect again with since=0."
 _LOST = f"Redis has lost its newest events. {_ANEW}"
 _GONE = "This run is no longer kept."
 # Most who come have missed no more than a few events, and how large they are is not known yet.
-_FIRST_PAGE, _PAGE, _PAGE_BYTES = 10, 50, 262_144
+_FIRST_PAGE, _PAGE, _PAGE_BYTES = 10, 50, 1_048_576
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
 _PIECE_BYTES = 131_072
@@ -69,7 +69,7 @@ class Viewer:
     its client is still there. No event after its cursor may be missing; but until it is live or has been sent one,
     `tell_anew` tells it how things stand, with the first event that is kept. `greeted` is the last event that there was
     when it was told so at first; its cursor may be beyond that. `last` is the frame at its cursor, and empty while that
-    is not known: Redis may come back with another one there.
+    is not known: Redis may come back with another one there. So many events at the `most` are a page for it.
     """
 
     outbox: Outbox
@@ -81,6 +81,7 @@ class Viewer:
     tell_anew: Callable[[int], None] | None = None
     greeted: int = 0
     last: bytes = b""
+    most: int = _FIRST_PAGE
 
     @property
     def seen(self) -> int:
@@ -202,7 +203,9 @@ class Hub:
                 last_id, last = self._write_kept(viewer)
                 if viewer not in self._viewers:
                     return
-                viewer.outbox.flush()
+                if not viewer.outbox.idle:  # it reads slowly, and Redis may be another by the time that it has read
+                    viewer.outbox.flush()
+                    continue
                 if self._join(viewer, last_id, last, current):
                     return
                 time.sleep(_BREATH_SECONDS)
@@ -216,9 +219,8 @@ class Hub:
         """
         if viewer.run_id is None:
             return 0, b""
-        most = _FIRST_PAGE
         while True:
-            last_id, found, page = self._feed.read_on(viewer.run_id, viewer.cursor, most)
+            last_id, found, page = self._feed.read_on(viewer.run_id, viewer.cursor, viewer.most)
             if not last_id and (viewer.cursor > 0 or not viewer.follows):  # not for one that is led to it just now
                 viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
                 raise Stalled
@@ -237,7 +239,7 @@ class Hub:
             if viewer.cursor >= last_id:
                 return viewer.cursor, viewer.last
             # A page waits in memory for whoever reads slowly, and thousands may.
-            most = max(1, min(_PAGE, _PAGE_BYTES // max(len(frame) for _, frame in page)))
+            viewer.most = max(1, min(_PAGE, _PAGE_BYTES // max(len(frame) for _, frame in page)))
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None
@@ -263,8 +265,10 @@ class Hub:
                 viewer.cursor, viewer.last = channel.cursor, b""
             if viewer.cursor < channel.cursor:
                 return False
-            if viewer.cursor == channel.cursor:  # one frame for all
-                viewer.last = channel.last or viewer.last
+            if viewer.cursor == channel.cursor:
+                if viewer.last and channel.last and viewer.last != channel.last:  # one of them is of a Redis that lost
+                    return False
+                viewer.last = channel.last or viewer.last  # one frame for all
             channel.viewers.add(viewer)
             viewer.tell_anew = None
             return True

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 # A byte that parent and child share. An Event has a lock, which a child that is killed at the wrong moment keeps.
 _stopping = RawValue("b", 0)
 
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+_OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 settings = settings_module.load_or_exit()
 app = make_celery(settings)
@@ -136,7 +136,8 @@ def _set_up_logging(**_: Any) -> None:
 def _forked(**_: Any) -> None:
     configure_logging()
     Forked.parent_pid = os.getppid()
-    # Lines come and go by thousands, without cycles, and looking through them for some took a fourth of their time.
+    # Lines come and go by thousands, without cycles, and looking through them for some took a fourth of their time (by
+    # hand). What does make cycles, an error with its traceback, is seldom, and holds a connection at the most.
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 

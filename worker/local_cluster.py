@@ -54,8 +54,6 @@ class LocalCluster:
                     time.sleep(0 if tail.more else max(0, left))
                 elif ended:
                     yield Chunk(tail.read(last=True), {"offset": tail.offset}, started=True)
-                    with contextlib.suppress(OSError):  # whoever reads all files there would wait for it for ever
-                        (places.directory / "wake").unlink()
                     return
                 else:
                     tail.wait(_PULSE_SECONDS)
@@ -188,16 +186,17 @@ class _Tail:
         """Whether there was more than one look takes in."""
         self._directory = directory
         self._log: int | None = None
-        # By a FIFO the log's writer wakes its reader. Read and write, so that it has no end when the writer goes.
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(directory / "wake", 0o600)
-        self._wake = os.open(directory / "wake", os.O_RDWR | os.O_NONBLOCK)
+        self._wake = self._open_wake()
 
     def __enter__(self) -> "_Tail":
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._wake)
+        if self._wake is not None:
+            os.close(self._wake)
+        if (self._directory / "exit.json").exists():
+            with contextlib.suppress(OSError):  # whoever reads all files there would wait for it for ever
+                (self._directory / "wake").unlink()
         if self._log is not None:
             os.close(self._log)
 
@@ -217,8 +216,21 @@ class _Tail:
         self.offset += used
         return records
 
+    def _open_wake(self) -> int | None:
+        """The FIFO by which the log's writer wakes its reader; None where the file system has none."""
+        wake = self._directory / "wake"
+        with contextlib.suppress(OSError):
+            if not wake.exists():
+                os.mkfifo(wake, 0o600)
+            # Read and write, so that it has no end when the writer goes.
+            return os.open(wake, os.O_RDWR | os.O_NONBLOCK)
+        return None
+
     def wait(self, seconds: float) -> None:
-        """Sleep until something was written, or for that long."""
+        """Sleep until something was written, or for that long; without a FIFO only for a moment."""
+        if self._wake is None:
+            time.sleep(_GATHER_SECONDS)
+            return
         ready, _, _ = select.select([self._wake], [], [], seconds)
         if ready:
             with contextlib.suppress(BlockingIOError):

@@ -33,7 +33,7 @@ _ASKED = 50
 _POST_ROUNDS = 6
 EVENTS = 20
 """How many log events the last of the runs that `fill` makes has, beside those of its states."""
-_SETTLE_SECONDS = 3
+_SETTLE_SECONDS = 10
 _ALIVE, _HISTORY, _STATUS, _POST = "GET /healthz", "GET /history?limit=100", "GET /status", "POST /run"
 _PATHS = {_ALIVE: "/healthz", _HISTORY: f"{API}/history?limit=100", _STATUS: f"{API}/status"}
 _HEADINGS = (
@@ -45,7 +45,8 @@ _HEADINGS = (
 )
 _NOTE = (
     "Web processes, reconciler and Redis, without a worker: what is submitted waits. `GET /healthz`, which asks Redis "
-    "nothing, is the cost of a request itself. A page of history has fewer runs where there are fewer than 100."
+    "nothing, is the cost of a request itself. A page of history has fewer runs where there are fewer than 100. "
+    "Each submission is one run more."
 )
 
 

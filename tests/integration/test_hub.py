@@ -495,7 +495,7 @@ def test_a_page_for_whoever_catches_up_is_small(
 
     monkeypatch.setattr(feed, "read_on", reading_on)
     run_id = talk.begin()
-    talk.say(*["x" * 100_000] * 12, *["small"] * 60)
+    talk.say(*["x" * 500_000] * 12, *["small"] * 60)
     watcher = watch(run_id)
     eventually(lambda: watcher.ids(run_id) == list(range(1, 74)))
     assert asked[:3] == [10, 2, 2]
@@ -680,7 +680,6 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
     redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch, goes_on: bool, away: bool
 ) -> None:
     """Redis loses what it was sent while it reads, and may have other events under the same ids by then."""
-    monkeypatch.setattr(hub_module, "_FIRST_PAGE", 2)
     run_id = talk.begin()
     talk.say("one")
     before = dumped(redis, keys.run(run_id), keys.events(run_id))
@@ -705,7 +704,7 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
     closed: list[tuple[int, str]] = []
     outbox: Any = SimpleNamespace(offer=offer, flush=lambda: None)
     hub = Hub(redis, store, feed, Presence(redis, 1000))
-    slow = Viewer(outbox, lambda *told: closed.append(told), lambda: None, run_id, cursor=1, follows=False)
+    slow = Viewer(outbox, lambda *told: closed.append(told), lambda: None, run_id, cursor=1, follows=False, most=2)
     hub.start(lambda: False, when_needed=True)
     monkeypatch.setattr(hub, "_begin", lambda: None)  # nobody else reads
     with pytest.raises(Stalled):
@@ -714,10 +713,12 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize("more", [0, 3], ids=["as many", "more"])
+@pytest.mark.parametrize("alone", [True, False])
 def test_one_that_became_slow_is_told_of_a_loss(
-    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually
+    hub: Hub, talk: Talk, watch: Watch, redis: Client, eventually: Eventually, alone: bool, more: int
 ) -> None:
-    """Nobody else sees the run, and it has not read yet what Redis loses, when there are others under the same ids."""
+    """It has not read yet what Redis loses, when there are others under the same ids, and perhaps others see those."""
     run_id = talk.begin()
     talk.say("one")
     slow = watch(run_id, reads=False)
@@ -727,8 +728,11 @@ def test_one_that_became_slow_is_told_of_a_loss(
         talk.say("x" * 10_000)
     had = slow.viewer.cursor
     with redis.pipeline(transaction=True) as lost:
-        set_back_and_go_on(lost, run_id, before, had + 3)
+        set_back_and_go_on(lost, run_id, before, had + more)
         lost.execute()
+    if not alone:
+        other = watch(run_id)
+        eventually(lambda: other.viewer in hub._live(run_id))
     slow.reading.set()
     eventually(lambda: slow.closed)
     assert slow.closed[0] == LOST[0]

@@ -155,6 +155,29 @@ def test_what_is_called_off_as_it_begins_ends(
     assert (outcome.cancelled, outcome.reason) == (False, "It came too late.")
 
 
+@pytest.mark.parametrize("has_fifos", [True, False])
+def test_a_log_is_followed_where_there_are_no_fifos(
+    with_nextflow: WithNextflow,
+    make_run: Callable[..., Run],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    has_fifos: bool,
+) -> None:
+    """Its reader looks again and again then. None is left either way: who reads all files there would wait for it."""
+    if not has_fifos:
+        monkeypatch.setattr("os.mkfifo", no_fifo)
+    cluster, run = with_nextflow("echo one; sleep 0.3; echo two"), make_run()
+    said = [record.text for chunk in cluster.follow(run, {}) for record in chunk.records]
+    assert said == ["one", "two"]
+    assert cluster.outcome(run).code == 0
+    assert not any(path.is_fifo() for path in (settings.data_dir / "runs" / run.run_id).iterdir())
+
+
+def no_fifo(*_: object, **__: object) -> None:
+    """As some file systems have it."""
+    raise PermissionError
+
+
 def test_a_run_whose_files_are_gone_does_not_begin_again(
     settings: Settings, make_run: Callable[..., Run], tmp_path: Path, with_nextflow: WithNextflow
 ) -> None:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.fanout", description=__doc__)
     parser.add_argument("--sockets", type=int, nargs="+", default=[1000], help="how many are open at once")
-    parser.add_argument("--rate", type=int, nargs="+", default=[20], help="frames a second to each")
+    parser.add_argument("--rate", type=int, nargs="+", default=[10], help="frames a second to each")
     parser.add_argument("--seconds", type=int, default=10, help="how long frames are sent")
     parser.add_argument("--servers", nargs="+", choices=list(SERVERS), default=list(SERVERS), help="which to compare")
     parser.add_argument("--rounds", type=int, default=3, help="trials of each server, taken in turns")

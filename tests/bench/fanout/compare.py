@@ -17,18 +17,21 @@ from nfctl import tools
 Plan = Mapping[Load, Sequence[str]]
 """Loads, and the names of the servers that have to carry each."""
 
-# What other servers do is told where all of them keep up.
-_OTHERS_RATE = 10
+_CURVE_RATE = 10
+# It takes a subscription each.
+_NOT_FOR_MANY = "flask-sock"
 _PROCESSES_RATE = 20
 
 
 def by_sockets(sizes: Sizes) -> Iterator[Section]:
     """More and more sockets, at each rate. Raises ToolMissing and TrialFailed, at last what went wrong at all."""
     loads = [Load(sockets, rate, sizes.seconds) for sockets, rate in product(sizes.sockets, sizes.rates)]
-    everyone = {load for load in loads if load.rate == _OTHERS_RATE and load.sockets <= sizes.viewers}
-    titles, found = compare({load: list(SERVERS) if load in everyone else [OURS, *GO] for load in loads}, sizes.trials)
-    curve = {load.sockets: servers for load, servers in found.items() if load.rate == _OTHERS_RATE}
-    drawn = plot(f"CPU a delivery as sockets grow, {_OTHERS_RATE} frames/s", "sockets", titles, curve)
+    few = [name for name in SERVERS if name != _NOT_FOR_MANY]
+    titles, found = compare(
+        {load: list(SERVERS) if load.sockets <= sizes.viewers else few for load in loads}, sizes.trials
+    )
+    curve = {load.sockets: servers for load, servers in found.items() if load.rate == _CURVE_RATE}
+    drawn = plot(f"CPU a delivery as sockets grow, {_CURVE_RATE} frames/s", "sockets", titles, curve)
     held = ", ".join(f"{load.sockets:,}: {load.socket_processes}" for load in loads if load.rate == sizes.rates[0])
     yield section(
         "Many sockets", titles, found, f"Processes of this service that hold sockets, {held}.", {"sockets": drawn}
@@ -71,8 +74,12 @@ def compare(plan: Plan, rounds: int) -> tuple[Titles, Found]:
 
 
 def check(found: Found, rounds: int) -> None:
-    """Raises TrialFailed when a trial failed, or this service lost, doubled or disordered anything in any."""
-    if any(len(trials) < rounds for servers in found.values() for trials in servers.values()):
+    """Raises TrialFailed when a trial failed, or this service lost, doubled or disordered anything in any.
+
+    That other servers than the Go library's fail under a load is a finding, which their missing rows tell.
+    """
+    needed = [trials for servers in found.values() for name, trials in servers.items() if name in (OURS, *GO)]
+    if any(len(trials) < rounds for trials in needed):
         raise TrialFailed("Not every trial could be carried out.")
     if not all(one.whole for servers in found.values() for one in servers.get(OURS, ())):
         raise TrialFailed("This service has lost, doubled or disordered frames, or sockets.")

@@ -12,6 +12,9 @@ from shared import settings as settings_module  # noqa: E402
 from shared.logs import configure_logging  # noqa: E402
 from web.processes import Handover, WebWorker  # noqa: E402
 
+# A request makes some thousands, and hardly any cycle.
+_OBJECTS_BETWEEN_COLLECTIONS = 10_000
+
 _settings = settings_module.load_or_exit()
 
 bind = f"{_settings.host}:{_settings.port}"
@@ -42,5 +45,6 @@ def post_worker_init(worker: Any) -> None:
     # What stays for ever need not be looked through by each collection of garbage, for which all sockets wait.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     relays = worker.holds_sockets or not _settings.socket_processes
     worker.wsgi.extensions["hub"].start(lambda: not worker.alive, when_needed=not relays)

@@ -84,17 +84,15 @@ PLACES = (
 )
 
 
-def measure(sizes: Sizes) -> list[Section]:
+def measure(sizes: Sizes) -> Iterator[Section]:
     """Raises TrialFailed where there is no perf, or it may not look."""
     if shutil.which("perf") is None:
         raise TrialFailed("There is no perf, which samples processes: install it (apt-get install linux-perf).")
     program = build.load_program(say)
-    return [
-        _many_sockets(sizes, program),
-        _a_run(_BURST, sizes, program, _HERTZ),
-        _a_run(_LINES, sizes, program, _OFTEN),
-        _rest(sizes),
-    ]
+    yield _rest(sizes)
+    yield _a_run(_LINES, sizes, program, _OFTEN)
+    yield _a_run(_BURST, sizes, program, _HERTZ)
+    yield _many_sockets(sizes, program)
 
 
 def _many_sockets(sizes: Sizes, program: Path) -> Section:

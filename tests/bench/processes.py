@@ -183,7 +183,7 @@ def said(command: Sequence[str], its: Mapping[str, str], seconds: float) -> tupl
     except subprocess.TimeoutExpired as error:
         raise TrialFailed(f"{' '.join(command)} did not end within {seconds:.0f} s.") from error
     if done.returncode:
-        raise TrialFailed(f"{' '.join(command)} failed: {done.stderr[-500:]}")
+        raise TrialFailed(f"{' '.join(command)} failed ({done.returncode}): {(done.stderr or done.stdout)[-500:]}")
     return done.stdout, done.stderr
 
 

@@ -219,18 +219,8 @@ class Hub:
         """
         if viewer.run_id is None:
             return 0, b""
-        while True:
-            last_id, found, page = self._feed.read_on(viewer.run_id, viewer.cursor, viewer.most)
-            if not last_id and (viewer.cursor > 0 or not viewer.follows):  # not for one that is led to it just now
-                viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
-                raise Stalled
-            there = viewer.last if found is None else text_frame(found)
-            if last_id < viewer.seen or (viewer.last and there != viewer.last):
-                viewer.close(1013, _LOST)
-                raise Stalled
-            viewer.last = there
-            if not page and viewer.cursor >= last_id:
-                return last_id, viewer.last if viewer.cursor == last_id else b""
+        last_id, page = self._look(viewer, viewer.run_id)
+        while page or viewer.cursor < last_id:
             if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
                 if not page or viewer.tell_anew is None:
                     raise Stalled
@@ -240,6 +230,31 @@ class Hub:
                 return viewer.cursor, viewer.last
             # A page waits in memory for whoever reads slowly, and thousands may.
             viewer.most = max(1, min(_PAGE, _PAGE_BYTES // max(len(frame) for _, frame in page)))
+            last_id, page = self._look_on(viewer, viewer.run_id, last_id)
+        return last_id, viewer.last if viewer.cursor == last_id else b""
+
+    def _look(self, viewer: Viewer, run_id: str) -> tuple[int, Page]:
+        """The last event there is, and a page of those after the viewer's cursor.
+
+        Raises Stalled when it cannot go on.
+        """
+        last_id, found, page = self._feed.read_on(run_id, viewer.cursor, viewer.most)
+        if not last_id and (viewer.cursor > 0 or not viewer.follows):  # not for one that is led to it just now
+            viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
+            raise Stalled
+        there = viewer.last if found is None else text_frame(found)
+        if last_id < viewer.seen or (viewer.last and there != viewer.last):
+            viewer.close(1013, _LOST)
+            raise Stalled
+        viewer.last = there
+        return last_id, page
+
+    def _look_on(self, viewer: Viewer, run_id: str, last_id: int) -> tuple[int, Page]:
+        """The same for one that has not all up to that event yet, by one command where its last event is in place."""
+        page = self._feed.read(run_id, viewer.cursor - 1, viewer.most + 1)
+        if page and page[0][0] == viewer.cursor and text_frame(page[0][1]) == viewer.last:
+            return last_id, page[1:]
+        return self._look(viewer, run_id)
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
         viewer.tell_anew = None

@@ -487,13 +487,16 @@ def test_a_page_for_whoever_catches_up_is_small(
 ) -> None:
     """Of large events it has few, of small ones many; each comes once all the same."""
     asked: list[int] = []
-    read_on = feed.read_on
 
-    def reading_on(run_id: str, after: int, most: int) -> Any:
-        asked.append(most)
-        return read_on(run_id, after, most)
+    def counted(read: Callable[..., Any], others: int) -> Callable[..., Any]:
+        def reading(run_id: str, after: int, most: int) -> Any:
+            asked.append(most - others)
+            return read(run_id, after, most)
 
-    monkeypatch.setattr(feed, "read_on", reading_on)
+        return reading
+
+    monkeypatch.setattr(feed, "read_on", counted(feed.read_on, 0))
+    monkeypatch.setattr(feed, "read", counted(feed.read, 1))  # with the one that it has
     run_id = talk.begin()
     talk.say(*["x" * 500_000] * 12, *["small"] * 60)
     watcher = watch(run_id)

@@ -33,8 +33,8 @@ TOO_SLOW = "You are too far behind. Connect again with since=<last id>."
 _ANEW = "Connect again with since=0."
 _LOST = f"Redis has lost its newest events. {_ANEW}"
 _GONE = "This run is no longer kept."
-# Most who come have missed no more than a few events, and how large they are is not known yet.
-_FIRST_PAGE, _PAGE, _PAGE_BYTES = 10, 50, 1_048_576
+# How large events are is not known at first.
+_FIRST_PAGE, _PAGE, _PAGE_BYTES = 25, 50, 1_048_576
 _GATHER_MOST = 200
 # No write is larger, but for a single frame that is.
 _PIECE_BYTES = 131_072

@@ -498,10 +498,10 @@ def test_a_page_for_whoever_catches_up_is_small(
     monkeypatch.setattr(feed, "read_on", counted(feed.read_on, 0))
     monkeypatch.setattr(feed, "read", counted(feed.read, 1))  # with the one that it has
     run_id = talk.begin()
-    talk.say(*["x" * 500_000] * 12, *["small"] * 60)
+    talk.say(*["x" * 100_000] * 40, *["small"] * 90)
     watcher = watch(run_id)
-    eventually(lambda: watcher.ids(run_id) == list(range(1, 74)))
-    assert asked[:3] == [10, 2, 2]
+    eventually(lambda: watcher.ids(run_id) == list(range(1, 132)))
+    assert asked[:3] == [25, 10, 10]
     assert 50 in asked
 
 

@@ -93,13 +93,13 @@ def test_a_run_that_goes_on_is_told(own_service: Any, counting: str) -> None:
 
 def test_a_log_that_is_cut_says_so_and_where_it_is_whole(tmp_path: Path, counting: str) -> None:
     """Beside the lines, so that whoever keeps them knows; not where as many were asked for as are there."""
-    service = Service(tmp_path / "data", LOG_RETENTION_LINES="50")
+    service = Service(tmp_path / "data", LOG_RETENTION_LINES="200")
     service.start()
     try:
-        run_id = service.submit(counting, parameters={"lines": 200, "pause": 0})
+        run_id = service.submit(counting, parameters={"lines": 1000, "pause": 0})
         service.ended(run_id)
         cut = service.nfctl("logs")
-        assert 0 < len(cut.stdout.splitlines()) <= 50
+        assert 100 < len(cut.stdout.splitlines()) <= 200
         assert f"runs/{run_id}/log in its data directory" in cut.stderr
         assert service.nfctl("logs", "-n", "20").stderr == ""
         assert service.nfctl("logs", "-n", "300").stderr == cut.stderr

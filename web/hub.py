@@ -225,9 +225,10 @@ class Hub:
                 if not page or viewer.tell_anew is None:
                     raise Stalled
                 viewer.tell_anew(page[0][0])
-            self._write_page(viewer, page)
-            if viewer.cursor >= last_id:
-                return viewer.cursor, viewer.last
+            waited = self._write_page(viewer, page)
+            last_id = max(last_id, viewer.cursor)
+            if viewer.cursor == last_id and not waited:  # after a wait Redis may be another
+                return last_id, viewer.last
             # A page waits in memory for whoever reads slowly, and thousands may.
             viewer.most = max(1, min(_PAGE, _PAGE_BYTES // max(len(frame) for _, frame in page)))
             last_id, page = self._look_on(viewer, viewer.run_id, last_id)
@@ -239,6 +240,8 @@ class Hub:
         Raises Stalled when it cannot go on.
         """
         last_id, found, page = self._feed.read_on(run_id, viewer.cursor, viewer.most)
+        if not last_id and _tells(_COMPLETE, viewer.last):  # it has all of a run whose time is over
+            return viewer.cursor, []
         if not last_id and (viewer.cursor > 0 or not viewer.follows):  # not for one that is led to it just now
             viewer.close(1013, f"{_GONE} {_ANEW}" if viewer.follows else _GONE)
             raise Stalled
@@ -252,17 +255,21 @@ class Hub:
     def _look_on(self, viewer: Viewer, run_id: str, last_id: int) -> tuple[int, Page]:
         """The same for one that has not all up to that event yet, by one command where its last event is in place."""
         page = self._feed.read(run_id, viewer.cursor - 1, viewer.most + 1)
-        if page and page[0][0] == viewer.cursor and text_frame(page[0][1]) == viewer.last:
+        in_place = page and page[0][0] == viewer.cursor and text_frame(page[0][1]) == viewer.last
+        if in_place and (len(page) > 1 or viewer.cursor == last_id):
             return last_id, page[1:]
         return self._look(viewer, run_id)
 
-    def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> None:
-        viewer.tell_anew = None
+    def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> bool:
+        """Whether it had to wait for the client."""
+        viewer.tell_anew, waited = None, False
         for piece in _pieces((number, text_frame(frame)) for number, frame in page):
             whole = b"".join(frame for _, frame in piece)
             while not viewer.outbox.offer(whole, most=_CATCH_UP_BYTES):
                 viewer.outbox.flush()
+                waited = True
             viewer.cursor, viewer.last = piece[-1]
+        return waited
 
     def _join(self, viewer: Viewer, last_id: int, last: bytes, current: str | None) -> bool:
         """Make a viewer live if it has all that the live ones of its run have; it has all up to that event."""

@@ -716,6 +716,29 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
     assert len(sent) == 1
 
 
+def test_one_that_waits_within_its_last_page_is_told_of_a_loss(
+    redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is sent after that is all that it wanted, and Redis has others under the same ids by then."""
+    run_id = talk.begin()
+    talk.say("one")
+    before = dumped(redis, keys.run(run_id), keys.events(run_id))
+    talk.say("two", "three")
+    taken, closed = iter([False, True]), list[tuple[int, str]]()
+    outbox: Any = SimpleNamespace(
+        offer=lambda _frames, most: next(taken),
+        flush=lambda: set_back_and_go_on(redis, run_id, before, 4),
+        idle=True,
+    )
+    hub = Hub(redis, store, feed, Presence(redis, 1000))
+    slow = Viewer(outbox, lambda *told: closed.append(told), lambda: None, run_id, cursor=1, follows=False)
+    hub.start(lambda: False, when_needed=True)
+    monkeypatch.setattr(hub, "_begin", lambda: None)  # nobody else reads
+    with pytest.raises(Stalled):
+        hub.add(slow)
+    assert closed == LOST
+
+
 @pytest.mark.parametrize("more", [0, 3], ids=["as many", "more"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_one_that_became_slow_is_told_of_a_loss(

@@ -726,7 +726,7 @@ def test_one_that_waits_within_its_last_page_is_told_of_a_loss(
     talk.say("two", "three")
     taken, closed = iter([False, True]), list[tuple[int, str]]()
     outbox: Any = SimpleNamespace(
-        offer=lambda _frames, most: next(taken),
+        offer=lambda _frames, **_: next(taken),
         flush=lambda: set_back_and_go_on(redis, run_id, before, 4),
         idle=True,
     )

@@ -18,12 +18,22 @@ from bench.fanout import build
 from bench.figures import Row, Section, milliseconds, ratio, ratios
 from bench.processes import TrialFailed, Used, environment, own_cpu_seconds, said
 from bench.sizes import Sizes
-from bench.stage import CUT, STREAM, Closed, directory, printing, say, service_with_child, socket_events, write_child
+from bench.stage import (
+    CUT,
+    KEPT_LINES,
+    STREAM,
+    Closed,
+    directory,
+    printing,
+    say,
+    service_with_child,
+    socket_events,
+    write_child,
+)
 from bench.status import who_answers
 from service_process import Service
 
 from shared.events import LINES_PER_EVENT
-from shared.settings import load
 
 _AGAIN = 1013
 _GAP_SECONDS = 0.02
@@ -32,7 +42,6 @@ _LEFT_SECONDS = 1.0
 _SECONDS_TO_BEGIN = 30
 _PATIENCE = 60.0
 _LEAST_RATE = 0.9
-_KEPT_LINES = load({"REDIS_URL": "redis://127.0.0.1"}).log_retention_lines
 _JOINED = "A socket opened, to the newest line there was"
 _HEADINGS = (
     "what, while a run prints so many lines a second",
@@ -233,8 +242,8 @@ def _newest(port: int, run_id: str) -> float | int:
                 had += 1
             last = _next(event, last)
             if last >= wanted:
-                if had < min(newest, _KEPT_LINES - LINES_PER_EVENT):
-                    raise TrialFailed(f"Of {newest:,} lines only {had:,} were kept, and not {_KEPT_LINES:,}.")
+                if had < min(newest, KEPT_LINES - LINES_PER_EVENT):
+                    raise TrialFailed(f"Of {newest:,} lines only {had:,} were kept, and not {KEPT_LINES:,}.")
                 return time.monotonic()
     except Closed as closed:
         return _expected(closed)

@@ -13,9 +13,7 @@ from bench.fanout.trial import Cast, Load, opened
 from bench.figures import Row, Section, ratio
 from bench.processes import TrialFailed, allow_files, environment, talking
 from bench.sizes import Sizes
-from bench.stage import say
-
-from shared.settings import load as load_settings
+from bench.stage import KEPT_LINES, say
 
 _RATE = 20
 _JOINERS = 10
@@ -56,7 +54,7 @@ def measure(sizes: Sizes) -> list[Section]:
     allow_files(sizes.viewers)
     program = build.load_program(say)
     # So many that nothing goes meanwhile: then joiners can be held to miss nothing at all.
-    most = load_settings({"REDIS_URL": "redis://127.0.0.1"}).log_retention_lines // LINES
+    most = KEPT_LINES // LINES
     seconds = min(sizes.seconds, most // _RATE // 2)
     loads = [Load(sizes.viewers, _RATE, seconds, kept=kept) for kept in (0, most - _RATE * seconds - _OTHER_EVENTS)]
     note = (

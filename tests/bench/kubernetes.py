@@ -24,7 +24,7 @@ import pytest
 from bench.figures import HEADINGS, Row, compared, latencies, milliseconds, table
 from bench.line import bare_python, memory_row
 from bench.processes import TrialFailed, Used, cpu_at_end, memory
-from bench.stage import STREAM, say, whole_run
+from bench.stage import MANY_KEPT, STREAM, say, whole_run
 from cluster import images
 from cluster.deployment import deploy_runs, runner_settings
 from cluster.node import Node, up
@@ -51,7 +51,6 @@ for( int n = 0; n < {_AT_ONCE}; n += {_CHUNK} ) {{
     println((n..<n + {_CHUNK}).collect {{ String.format(Locale.ROOT, 'stamp %.6f %d', now, it) }}.join('\\n'))
 }}
 """
-_ALL_KEPT = {"LOG_RETENTION_LINES": "1000000", "LOG_RETENTION_BYTES": "1000000000"}
 
 
 def main() -> int:
@@ -88,7 +87,7 @@ def service(node: Node, directory: Path) -> Iterator[tuple[Service, Path]]:
         (pipelines / name).mkdir(parents=True)
         (pipelines / name / "main.nf").write_text(script)
     (storage / "hello.nf").write_text(_HELLO)
-    settings = runner_settings(node, built.name, NAMESPACE, pipelines) | _ALL_KEPT
+    settings = runner_settings(node, built.name, NAMESPACE, pipelines) | MANY_KEPT
     running = Service(directory / "data", **settings)
     running.start()
     try:

@@ -26,6 +26,7 @@ from bench.processes import (
 from bench.sizes import Sizes
 from bench.stage import (
     AT_ONCE,
+    MANY_KEPT,
     STREAM,
     directory,
     printing,
@@ -44,8 +45,6 @@ from shared import keys
 
 _PATIENCE = 120
 _RATES = ((20, 200), (1_000, 5_000), (100_000, 500_000))
-# More than any of these runs prints, so that whoever comes a moment later misses nothing.
-_MANY_KEPT = {"LOG_RETENTION_LINES": "1000000", "LOG_RETENTION_BYTES": "1000000000"}
 _COMPLETE, _LAST = b'"type":"complete"', 3
 _STAMP = re.compile(rb"stamp (\d+\.\d+) (\d+) ")
 _WAY_HEADINGS = (
@@ -137,7 +136,7 @@ def _followed(program: Path, rate: int, lines: int) -> tuple[dict[str, Any], dic
     The first second does not count: it is the catching up of whoever came late. Raises TrialFailed unless each line
     came once and in order.
     """
-    with service_with_child(**_MANY_KEPT) as running:
+    with service_with_child(**MANY_KEPT) as running:
         used = Used(running.pid)
         run_id = running.submit("bench", parameters=printing(rate, lines))
         log = running.data_dir / "runs" / run_id / "log"
@@ -172,7 +171,7 @@ def on_its_way(rate: int, lines: int) -> Row:
     with (
         directory() as here,
         redis_server(here, "--appendonly", "yes") as (url, _),
-        service_with_child(REDIS_URL=url, **_MANY_KEPT) as running,
+        service_with_child(REDIS_URL=url, **MANY_KEPT) as running,
         subscribed(url, keys.CHANNEL, lambda message: found.append((time.time(), message))),
     ):
         run_id = running.submit("bench", parameters=printing(rate, lines))
@@ -203,7 +202,7 @@ def throughput(rounds: int) -> list[Row]:
 
 def _printed_at_once(lines: int) -> tuple[float, float, float, float]:
     """Lines a second of one run at a socket and of `cat` of its log, and the CPU µs a line of each."""
-    with service_with_child(**_MANY_KEPT) as running:
+    with service_with_child(**MANY_KEPT) as running:
         posted, used = time.time(), Used(running.pid)
         run_id = running.submit("bench", parameters=printing(AT_ONCE, lines))
         _, last = whole_run(running.port, run_id, lines)[-1]

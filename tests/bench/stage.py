@@ -22,7 +22,7 @@ from websocket import ABNF, WebSocketConnectionClosedException, WebSocketExcepti
 
 from nfctl import tools
 from nfctl.children import Program
-from shared.settings import Settings
+from shared.settings import Settings, load
 
 # Stands in for Nextflow where Nextflow itself would be what is measured: prints stamped lines at a rate.
 _CHILD = f"""#!{sys.executable}
@@ -47,6 +47,10 @@ PLAIN_COMMAND = (sys.executable, "-m", "gunicorn", "-k", "gevent", "--no-control
 STREAM = "/api/v1/pipeline/stream"
 # No measurement is about what a client may ask for.
 _NO_LIMITS = {"RATE_LIMIT": "1000000/second", "QUEUE_LIMIT": "100000", "RUN_HISTORY_LIMIT": "100000"}
+MANY_KEPT = {"LOG_RETENTION_LINES": "1000000", "LOG_RETENTION_BYTES": "1000000000"}
+"""Settings by which more is kept than most measured runs print, so that whoever comes later misses nothing."""
+KEPT_LINES = load({"REDIS_URL": "redis://127.0.0.1"}).log_retention_lines
+"""Lines that are kept of a run by default."""
 _COMPLETE = b'"type":"complete"'
 # So near to its beginning a frame says of what type it is.
 _HEAD = 60

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pytest
 from ports import free_port
 from redis import Redis
@@ -20,6 +21,12 @@ from shared.lease import Leases
 from shared.redis_client import Client, connect
 from shared.settings import Settings
 from shared.store import Store
+
+# A busy machine is no fault of what is tried.
+hypothesis.settings.register_profile(
+    "busy", hypothesis.settings.default, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]

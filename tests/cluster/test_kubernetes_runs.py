@@ -27,6 +27,11 @@ process SLOW { input: val x
  script: "for i in \\$(seq 1 600); do sleep 1; done" }
 workflow { QUICK(channel.of(1, 2)); if( !params.quick ) SLOW(QUICK.out.last()) }
 """
+# What stands on the claim alone is as what a kubelet has lost.
+UNHEARD = """
+workflow { println "heard"
+ new File("/workspace/runs/${System.getenv('NFCTL_RUN_ID')}/log") << "not heard by anybody\\n" }
+"""
 NUMBERED = """
 workflow { for( int i = 1; i <= 300; i++ ) { println "line ${i}"; sleep 40 } }
 """
@@ -133,6 +138,18 @@ def test_the_log_is_what_kubectl_shows(service: Service, node: Node, claim: Path
     assert service.lines(run_id) == [line for line in shown if not line.startswith("task_id\t")]
     assert (claim / "runs" / run_id / "log").read_text().splitlines() == shown
     assert [line for line in shown if line.startswith("line ")] == [f"line {n}" for n in range(1, LINES + 1)]
+    assert errors_of(service, run_id) == []
+
+
+def test_what_kubernetes_does_not_give_is_told(service: Service, claim: Path, pipeline: Callable[..., str]) -> None:
+    """The head's own count of what was printed is compared with what came."""
+    run_id = service.submit(pipeline(UNHEARD))
+    assert service.ended(run_id, 120)["status"] == "succeeded"
+    assert "heard" in service.lines(run_id)
+    assert "not heard by anybody\n" in (claim / "runs" / run_id / "log").read_text()
+    [told] = errors_of(service, run_id)
+    assert told["message"].startswith("21 bytes of nextflow-")
+    assert f"/workspace/runs/{run_id}/log" in told["message"]
 
 
 def test_a_killed_worker_loses_no_line(service: Service, pipeline: Callable[..., str]) -> None:

@@ -132,9 +132,9 @@ FAULTS = [
     Fault(
         "logs rotated at 10 KiB",
         _log_rotated,
-        # The kubelet looks at the size each ten seconds.
         lines=600,
         width=200,
+        kubelet_loses_lines=True,
         latest=0.0,
         before_log=True,
         to_the_end=True,

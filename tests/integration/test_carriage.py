@@ -72,6 +72,45 @@ def test_a_rotated_log_is_told_once(lab: Lab) -> None:
     assert second.texts == numbered(3, 7)
 
 
+@pytest.mark.parametrize("unread", [0, 1, 83])
+def test_what_the_kubelet_lost_is_told(lab: Lab, unread: int) -> None:
+    """The head leaves word of how much it printed, and what of that has not come is told, to one worker."""
+    first = lab.carry()
+    head = lab.head()
+    lab.fake.write(head, *numbered(7), whole=False)
+    eventually(lambda: len(first.texts) == 6)
+    first.leave()
+    second = lab.carry(first.place)
+    size = len("\n".join(numbered(7)))
+    lab.fake.end_container(head, message=f"{size + unread} bytes printed")
+    eventually(lambda: first.texts + second.texts == numbered(7))
+    lab.fake.finish_job(lab.job)
+    assert second.end().code == 0
+    told = [notice.message for notice in second.notices]
+    # A last line without a newline counts as one with it.
+    assert [message.split(" of ")[0] for message in told] == [f"{unread - 1} bytes"] * (unread > 1)
+    assert all(f"runs/{lab.run.run_id}/log on the claim" in message for message in told)
+    third = lab.carry(second.place)
+    assert third.end().code == 0
+    assert third.notices == []
+
+
+def test_a_hole_that_is_told_is_not_told_again(lab: Lab) -> None:
+    """Where lines are known to be missing, how many is not known, and a head that was killed left no word at all."""
+    first = lab.carry()
+    head = lab.head()
+    lab.fake.write(head, *numbered(3))
+    eventually(lambda: len(first.texts) == 3)
+    first.leave()
+    lab.fake.rotate(head)
+    lab.fake.write(head, *numbered(3, 7))
+    lab.fake.finish(head, lab.job, message="1000 bytes printed")
+    second = lab.carry(first.place)
+    assert second.end().code == 0
+    [told] = second.notices
+    assert "rotated before they were read" in told.message
+
+
 def test_all_containers_of_the_head_are_read(lab: Lab) -> None:
     """An init container's log comes too, and that of what stands beside Nextflow, each under its name."""
     follow = lab.carry()

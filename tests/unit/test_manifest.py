@@ -194,7 +194,14 @@ class Head:
         (files / "defaults.config").write_text("process.container = 'x'\n")
         named = ("NXF_HOME", "HOME", "RUN_DIRECTORY", "LAUNCH_DIRECTORY")
         places = {name: str(directory / name.lower()) for name in named}
-        self.environment = {"PATH": os.environ["PATH"], "TMPDIR": str(directory), "RUN_FILES": str(files), **places}
+        self.last_word = directory / "last_word"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(directory),
+            "RUN_FILES": str(files),
+            "LAST_WORD": str(self.last_word),
+            **places,
+        }
         self.command = [*script, "sh", "-c", program]
         self.log = directory / "run_directory" / "log"
 
@@ -221,6 +228,7 @@ def test_the_console_is_kept_on_the_claim(head: Callable[[str], Head], code: int
     said, _ = process.communicate(timeout=30)
     assert said.splitlines() == [*(f"line {number}" for number in range(1, 5001)), "error", "no newline"]
     assert script.log.read_text() == said
+    assert script.last_word.read_text() == f"{len(said)} bytes printed"
     assert process.returncode == code
 
 
@@ -273,6 +281,7 @@ def test_a_full_claim_loses_no_line_of_the_container_s_log(head: Callable[[str],
     assert [line for line in said.splitlines() if not line.startswith("tee: ")] == ["one", "two"]
     assert "No space left on device" in said
     assert process.returncode == 0
+    assert not script.last_word.exists()
 
 
 def test_what_is_secret_stands_in_the_secret_alone(run: Run, settings: Settings) -> None:

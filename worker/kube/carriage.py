@@ -25,7 +25,7 @@ from worker.kube.patience import Patience, Stopped
 from worker.kube.removal import Removal, has_ended, is_head, is_own, only_prints
 from worker.kube.salvage import Salvage
 from worker.kube.slot import Grant, Slot, SlotTaken, finished
-from worker.kube.telling import Telling, lost_end
+from worker.kube.telling import Telling, hole, lost_end
 from worker.kube.verdict import verdict
 from worker.kube.watch import Watch
 
@@ -147,6 +147,7 @@ class Carriage:
                     self._removal.job(self._seen.job["metadata"]["uid"], "Foreground")
             self._removal.all_that_is_left(with_head=self._ending)
             self._read_what_is_missing()
+            self._tell_holes()
             self._say(self._judge())
         except Stopped:
             self._stop()  # a follower may have begun after whoever left had stopped the others
@@ -360,6 +361,18 @@ class Carriage:
                 self._say(Said(source, [], cursor, last=True))
         if missing:
             self._removal.all_that_is_left(with_head=self._ending)
+
+    def _tell_holes(self) -> None:
+        """Say how much of a log that was read to its end has not come: a stream gives no sign of what it leaves out."""
+        for pod in self._heads.values():
+            key = Source(pod["metadata"]["name"], manifest.CONTAINER).key
+            printed, follower = diagnosis.printed(pod, manifest.CONTAINER), self._followers.get(key)
+            if printed is None or follower is None or follower.short:
+                continue
+            came = follower.cursor["bytes"]  # None when it is told already that there are others missing
+            if came is not None and came < printed:
+                log = manifest.log_path(self._run, self._settings)
+                self._say(hole(key, printed - came, log, self._settings.work_pvc))
 
     def _missing(self) -> list[tuple[Source, dict[str, Any]]]:
         """The logs whose ends were not read, and where reading had come to."""

@@ -1,5 +1,6 @@
 """What Kubernetes knows of a pod's trouble, in words: pure functions from its objects to notices."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ _HEAD_MEMORY_HINT = "Give Nextflow itself more memory by the setting NEXTFLOW_ME
 _ROOM_HINT = "Ask for less CPU or memory, wait until other pods end, or add a node."
 _CLAIM_HINT = "Check the claim that WORK_PVC names: it must exist in the namespace and be bound."
 _EVICTED_HINT = "The node was short of something or went away. Resume the run to go on."
+_PRINTED = re.compile(r"(\d+) bytes printed")
 _EVENTS = {
     "FailedCreate": "Check the namespace's quota, its Pod Security level and the service account.",
     "FailedMount": _CLAIM_HINT,
@@ -81,6 +83,12 @@ def ended(pod: Json, container: str) -> dict[str, Any] | None:
             found: dict[str, Any] | None = status.get("state", {}).get("terminated")
             return found
     return None
+
+
+def printed(pod: Json, container: str) -> int | None:
+    """How many bytes a container printed, as it left word when it ended; None when it did not."""
+    found = _PRINTED.fullmatch((ended(pod, container) or {}).get("message", "").strip())
+    return int(found[1]) if found else None
 
 
 def task_of(pod: Json) -> str | None:

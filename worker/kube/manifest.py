@@ -44,13 +44,15 @@ _CONFINED = {
     "capabilities": {"drop": ["ALL"]},
 }
 _FILES = PurePosixPath("/etc/nextflow-run")
+_LAST_WORD = "/dev/termination-log"
 # The API server takes a Secret of a mebibyte, and base64 makes four bytes of three.
 _MOST_BYTES = 700_000
 _HEAP_SHARE = 0.6
 
 # The shell makes directories as the run's own user, which a volume's `subPath` would not. Then all that Nextflow says
 # goes to the container's log and, for good, to the claim. The signal that ends the pod reaches the shell, which hands
-# it on. What a pipeline leaves behind may hold the pipe open for ever, so its end is not waited for without end.
+# it on. What a pipeline leaves behind may hold the pipe open for ever, so its end is not waited for without end. At
+# last it leaves word of how much was printed: a kubelet that turns a log over may lose lines, and gives no sign of it.
 _SCRIPT = """\
 trap 'exit 143' TERM
 mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
@@ -71,6 +73,7 @@ while wait "$head" || code=$?; kill -0 "$head" 2> /dev/null; do code=0; done
 trap '' TERM
 (sleep 5; kill "$keeper") > /dev/null 2>&1 &
 wait "$keeper" 2> /dev/null || true
+[ ! -f "$RUN_DIRECTORY/log" ] || printf '%d bytes printed' "$(wc -c < "$RUN_DIRECTORY/log")" > "$LAST_WORD" || true
 exit "$code"
 """
 
@@ -176,12 +179,11 @@ def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
     """
     marks = _common_labels(LOG_CONTAINER) | {RUN_NAME_LABEL: run.run_id}
     name = f"{run.job_name}-log-{secrets.token_hex(3)}"
-    log = settings.work_mount_path / "runs" / run.run_id / "log"
     container = {
         "name": LOG_CONTAINER,
         "image": settings.nextflow_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-c", _PRINT, "log", str(start + 1), _literal(str(log))],
+        "command": ["/bin/sh", "-c", _PRINT, "log", str(start + 1), _literal(str(log_path(run, settings)))],
         "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": _CONFINED,
         "volumeMounts": [{"name": "work", "mountPath": str(settings.work_mount_path), "readOnly": True}],
@@ -209,6 +211,11 @@ def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
             },
         },
     }
+
+
+def log_path(run: Run, settings: Settings) -> Path:
+    """Where the claim has all that a run said, as its pods see it."""
+    return settings.work_mount_path / "runs" / run.run_id / "log"
 
 
 def _work(settings: Settings) -> dict[str, Any]:
@@ -247,6 +254,7 @@ def _container(order: Order) -> dict[str, Any]:
         "RUN_DIRECTORY": str(mount / "runs" / order.run.run_id),
         "LAUNCH_DIRECTORY": str(made.directory),
         "RUN_FILES": str(_FILES),
+        "LAST_WORD": _LAST_WORD,
     }
     return {
         "name": CONTAINER,
@@ -255,6 +263,7 @@ def _container(order: Order) -> dict[str, Any]:
         "command": ["/bin/sh", "-euc", _SCRIPT, "head"],
         "args": [_literal(argument) for argument in made.arguments],
         "env": [{"name": name, "value": _literal(value)} for name, value in environment.items()],
+        "terminationMessagePath": _LAST_WORD,
         "resources": {
             "requests": {"cpu": settings.nextflow_cpu, "memory": settings.nextflow_memory},
             "limits": {"memory": settings.nextflow_memory},

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from worker.cluster import Chunk, Notice, Outcome, Record
@@ -110,6 +111,15 @@ def lost_end(key: str) -> Notice:
     """Lines at the end of that log are not to be had, or may not be."""
     message = f"Lines at the end of {key} may be lost: its pod was gone before they were read."
     return Notice(f"gap/{key}/end", "warning", message, "kubernetes")
+
+
+def hole(key: str, size: int, log: Path, claim: str) -> Notice:
+    """So many bytes of that log never came; the claim has them, at `log`."""
+    message = (
+        f"{size} bytes of {key} are missing, wherever in it: Kubernetes has not given them, as it happens when a "
+        f"kubelet turns a log over. The whole log is {log} on the claim {claim}."
+    )
+    return Notice(f"gap/{key}/within", "warning", message, "kubernetes")
 
 
 def _gap(said: Said) -> Notice:

@@ -16,7 +16,7 @@ from typing import Any
 from bench.caller import API, Caller
 from bench.fanout import build
 from bench.figures import Row, Section, milliseconds, ratio, ratios
-from bench.processes import TrialFailed, Used, environment, own_cpu_seconds, said
+from bench.processes import TrialFailed, Used, environment, said
 from bench.sizes import Sizes
 from bench.stage import (
     CUT,
@@ -30,13 +30,12 @@ from bench.stage import (
     socket_events,
     write_child,
 )
-from bench.status import who_answers
+from bench.status import Taken, who_answers
 from service_process import Service
 
 from shared.events import LINES_PER_EVENT
 
 _AGAIN = 1013
-_GAP_SECONDS = 0.02
 _BETWEEN_JOINS = 0.2
 _LEFT_SECONDS = 1.0
 _SECONDS_TO_BEGIN = 30
@@ -75,16 +74,11 @@ _SCENES = (_CALM, _BESIDE, Scene(_BURST, 1), Scene(_BURST, 8))
 
 
 @dataclass(slots=True)
-class Found:
-    """The seconds that each thing took in a scene; how often who watched or joined was closed, by code.
+class Found(Taken):
+    """What calls and joins took in a scene; how often who watched or joined was closed, by code."""
 
-    `call_cpu` is of the process that answers, in milliseconds a call.
-    """
-
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    call_cpu: dict[str, list[float]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    processors: list[float] = field(default_factory=list)
     sent_away: Counter[int] = field(default_factory=Counter)
     joined_again: Counter[int] = field(default_factory=Counter)
 
@@ -103,7 +97,7 @@ def measure(sizes: Sizes) -> list[Section]:
     rows = [_row(name, scene, found) for name in found[_SCENES[0]].seconds for scene in _SCENES]
     notes = [
         f"{scene}: printed {min(one.rates):,.0f} to {max(one.rates):,.0f} a second; the service took "
-        f"{median(one.cpu):.2f} processors. Who came again: viewers, {_told(one.sent_away)}; of the "
+        f"{median(one.processors):.2f} processors. Who came again: viewers, {_told(one.sent_away)}; of the "
         f"{len(one.seconds[_JOINED])} that joined, {_told(one.joined_again)}."
         for scene, one in found.items()
     ]
@@ -118,7 +112,7 @@ def _told(closes: Counter[int]) -> str:
 
 def _row(name: str, scene: Scene, found: dict[Scene, Found]) -> Row:
     mine, calm, beside = (found[one].seconds[name] for one in (scene, _CALM, _BESIDE))
-    cpu, calm_cpu = (found[one].call_cpu.get(name) for one in (scene, _CALM))
+    cpu, calm_cpu = (found[one].cpu.get(name) for one in (scene, _CALM))
     used = (f"{median(cpu):.2f}", ratio(median(cpu), median(calm_cpu))) if cpu and calm_cpu else ("–", "–")
     return f"{name}: {scene}", milliseconds(mine), ratios(mine, calm), ratios(mine, beside), *used
 
@@ -175,9 +169,9 @@ def _play(
     joining = pool.submit(_join, running.port, run_id, seconds - _LEFT_SECONDS)
     used = Used(running.pid)
     _call(running.port, run_id, time.monotonic() + seconds, found, answers)
-    found.cpu.append(used.seconds() / seconds)
+    found.processors.append(used.seconds() / seconds)
     joined, again = joining.result()
-    found.seconds.setdefault(_JOINED, []).extend(joined)
+    found.seconds[_JOINED] += joined
     found.joined_again += again
     seen = watching.result()
     found.sent_away += Counter({_AGAIN: seen["told"], CUT: seen["cut"]})
@@ -192,10 +186,7 @@ def _call(port: int, run_id: str, until: float, found: Found, answers: int) -> N
     caller = Caller(port)
     while time.monotonic() < until:
         for name, path in paths.items():
-            before = own_cpu_seconds(answers)
-            found.seconds.setdefault(name, []).append(caller.get(path))
-            time.sleep(_GAP_SECONDS)
-            found.call_cpu.setdefault(name, []).append(1000 * (own_cpu_seconds(answers) - before))
+            found.ask(caller, answers, path, name)
     caller.close()
 
 

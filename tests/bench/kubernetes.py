@@ -27,9 +27,11 @@ from bench.processes import TrialFailed, Used, cpu_at_end, memory
 from bench.stage import MANY_KEPT, STREAM, say, whole_run
 from cluster import images
 from cluster.deployment import deploy_runs, runner_settings
-from cluster.node import Node, up
+from cluster.node import Node, NodeFailed, up
 from service_process import Service
-from websocket import create_connection
+from websocket import WebSocketException, create_connection
+
+from nfctl.client import Refused
 
 NAMESPACE = "nextflow-bench"
 _ROUNDS, _RUNS = 5, 3
@@ -65,7 +67,8 @@ def main() -> int:
             for _ in range(_RUNS):
                 minutes.append(steady(node, running))
                 bursts.append(burst(node, running))
-    except (TrialFailed, AssertionError, pytest.fail.Exception) as error:  # it must not cost what was found
+    # It must not cost what was found.
+    except (TrialFailed, NodeFailed, Refused, WebSocketException, AssertionError, pytest.fail.Exception) as error:
         say(str(error))
     rows += [*_steady_rows(minutes), *_burst_rows(bursts)]
     print(table(HEADINGS, rows))
@@ -159,19 +162,22 @@ def steady(node: Node, running: Service) -> Minute:
     watched: list[float] = []
     running.wait(lambda: any(line.startswith("stamp") for line in running.lines(run_id)), 60)
     time.sleep(_SETTLE_SECONDS)  # what is still asked after the run before, is asked by then
-    used = Used(running.pid)
     from_ours, from_theirs = requests(node, "nextflow-controller"), requests(node, "kubectl")
+    used = Used(running.pid)
     began = time.monotonic()
-    tail, reader = follow(node, job, watched)
-    watches = [kubectl(node, "get", kind, "-w") for kind in ("jobs", "pods")]
-    memories = [memory(pid) for pid in running.children("worker@")]
-    seen = [at - stamp for printed, at in whole_run(running.port, run_id, lines) for stamp in printed]
-    minutes = (time.monotonic() - began) / 60
-    reader.join(10)
-    cpu, their_cpu = used.seconds(), 0.0
-    for process in (tail, *watches):
-        os.kill(process.pid, signal.SIGTERM)  # Popen's own would take an ended one's times with it
-        their_cpu += cpu_at_end(process)
+    with (
+        follow(node, job, watched) as (tail, reader),
+        kubectl(node, "get", "jobs", "-w") as jobs,
+        kubectl(node, "get", "pods", "-w") as pods,
+    ):
+        memories = [memory(pid) for pid in running.children("worker@")]
+        seen = [at - stamp for printed, at in whole_run(running.port, run_id, lines) for stamp in printed]
+        minutes = (time.monotonic() - began) / 60
+        reader.join(10)
+        cpu, their_cpu = used.seconds(), 0.0
+        for process in (tail, jobs, pods):
+            os.kill(process.pid, signal.SIGTERM)  # Popen's own would take an ended one's times with it
+            their_cpu += cpu_at_end(process)
     time.sleep(1)
     if not len(seen) == len(watched) == lines:
         raise TrialFailed(f"Of {lines} lines {len(seen)} and {len(watched)} were read.")
@@ -219,15 +225,15 @@ def burst(node: Node, running: Service) -> Burst:
     running.wait(lambda: "ready" in running.lines(run_id), 60)
     watched: list[float] = []
     used = Used(running.pid)
-    tail, reader = follow(node, f"nextflow-{run_id}", watched)
     printed: list[float] = []
     seen: list[float] = []
-    for told, at in whole_run(running.port, run_id, _AT_ONCE):
-        printed += told
-        seen += [at - stamp for stamp in told]
-    reader.join(10)
-    cpu = used.seconds()
-    their_cpu = cpu_at_end(tail)
+    with follow(node, f"nextflow-{run_id}", watched) as (tail, reader):
+        for told, at in whole_run(running.port, run_id, _AT_ONCE):
+            printed += told
+            seen += [at - stamp for stamp in told]
+        reader.join(10)
+        cpu = used.seconds()
+        their_cpu = cpu_at_end(tail)
     for read in (seen, watched):
         if len(read) != _AT_ONCE:
             raise TrialFailed(f"Of {_AT_ONCE:,} lines {len(read):,} were read.")
@@ -247,18 +253,25 @@ def _burst_rows(bursts: Sequence[Burst]) -> list[Row]:
     ]
 
 
-def follow(node: Node, job: str, into: list[float]) -> tuple[subprocess.Popen[bytes], threading.Thread]:
+@contextmanager
+def follow(node: Node, job: str, into: list[float]) -> Iterator[tuple[subprocess.Popen[bytes], threading.Thread]]:
     """`kubectl logs -f` on a Job, and what reads it and gathers how old each line is."""
-    tail = kubectl(node, "logs", "-f", f"job/{job}", output=subprocess.PIPE)
-    reader = threading.Thread(target=_read_stamps, args=(tail, into), daemon=True)
-    reader.start()
-    return tail, reader
+    with kubectl(node, "logs", "-f", f"job/{job}", output=subprocess.PIPE) as tail:
+        reader = threading.Thread(target=_read_stamps, args=(tail, into), daemon=True)
+        reader.start()
+        yield tail, reader
 
 
-def kubectl(node: Node, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """A kubectl in the benchmark's namespace."""
+@contextmanager
+def kubectl(node: Node, *arguments: str, output: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    """A kubectl in the benchmark's namespace, which does not outlive it."""
     command = [str(node.kubectl), f"--context={node.context}", "-n", NAMESPACE, *arguments]
-    return subprocess.Popen(command, stdout=output, env=dict(node.environment()))
+    process = subprocess.Popen(command, stdout=output, env=dict(node.environment()))
+    try:
+        yield process
+    finally:
+        process.kill()  # unless it has been waited for
+        process.wait()
 
 
 def requests(node: Node, agent: str) -> int:

@@ -24,18 +24,17 @@ _FIRST = 20
 
 @dataclass(slots=True)
 class Taken:
-    """By path: the seconds of each call, and CPU milliseconds of the process that answers."""
+    """By what was asked: the seconds of each call, and CPU milliseconds of the process that answers."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def ask(self, caller: Caller, answers: int, path: str) -> None:
-        """Once, on a connection of its own, and wait for a moment."""
+    def ask(self, caller: Caller, answers: int, path: str, name: str) -> None:
+        """Once, and wait for a moment."""
         before = own_cpu_seconds(answers)
-        self.seconds[path].append(caller.get(path))
-        caller.close()  # the next one may be another process's
+        self.seconds[name].append(caller.get(path))
         time.sleep(_GAP_SECONDS)
-        self.cpu[path].append(1000 * (own_cpu_seconds(answers) - before))
+        self.cpu[name].append(1000 * (own_cpu_seconds(answers) - before))
 
 
 def who_answers(pids: Sequence[int], port: int) -> int:
@@ -80,6 +79,7 @@ def _ask(load: Load, program: Path, found: Taken) -> None:
         until = time.monotonic() + load.seconds
         while time.monotonic() < until:
             for path in _PATHS:
-                found.ask(caller, answers, path)
+                found.ask(caller, answers, path, path)
+                caller.close()  # the next one may be another process's
         cast.published(load)
         cast.whole_report()

@@ -4,16 +4,13 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import gc  # noqa: E402 - everything after this line must see the patched modules
-from typing import Any  # noqa: E402
+from typing import Any  # noqa: E402 - everything after this line must see the patched modules
 
 import web.app  # noqa: E402, F401 - once for all processes; each makes its own app of it
+from shared import garbage  # noqa: E402
 from shared import settings as settings_module  # noqa: E402
 from shared.logs import configure_logging  # noqa: E402
 from web.processes import Handover, WebWorker  # noqa: E402
-
-# A request makes some thousands, and hardly any cycle.
-_OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 _settings = settings_module.load_or_exit()
 
@@ -42,9 +39,6 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """The app is loaded: relay events until this worker is told to stop."""
     configure_logging()
-    # What stays for ever need not be looked through by each collection of garbage, for which all sockets wait.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    garbage.look_seldom()  # all sockets wait for it
     relays = worker.holds_sockets or not _settings.socket_processes
     worker.wsgi.extensions["hub"].start(lambda: not worker.alive, when_needed=not relays)

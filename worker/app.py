@@ -1,6 +1,5 @@
 """The Celery app of the worker, with its one task: supervise a run."""
 
-import gc
 import logging
 import os
 from multiprocessing.sharedctypes import RawValue
@@ -11,6 +10,7 @@ from celery.exceptions import Ignore
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 from celery.worker.control import inspect_command
 
+from shared import garbage
 from shared import settings as settings_module
 from shared.broker import CHECK_COMMAND, RUN_TASK, WORKS_COMMAND, Broker, make_celery
 from shared.errors import CannotStart, StoreAway
@@ -29,8 +29,6 @@ from worker.runner import Parting, Supervisor, Tools
 _log = logging.getLogger(__name__)
 # A byte that parent and child share. An Event has a lock, which a child that is killed at the wrong moment keeps.
 _stopping = RawValue("b", 0)
-
-_OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 settings = settings_module.load_or_exit()
 app = make_celery(settings)
@@ -136,10 +134,7 @@ def _set_up_logging(**_: Any) -> None:
 def _forked(**_: Any) -> None:
     configure_logging()
     Forked.parent_pid = os.getppid()
-    # Lines come and go by thousands, without cycles, and looking through them for some took a fourth of their time (by
-    # hand). What does make cycles, an error with its traceback, is seldom, and holds a connection at the most.
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    garbage.look_seldom()
 
 
 @worker_shutting_down.connect

@@ -1,0 +1,15 @@
+"""How seldom a process looks for garbage in cycles."""
+
+import gc
+
+# A request, or a look at a log, makes some thousands and hardly any cycle: looking through lines for some took a fourth
+# of the worker's time (by hand). What does make cycles, an error with its traceback, is seldom, and holds a connection
+# at the most.
+_OBJECTS_BETWEEN_COLLECTIONS = 10_000
+
+
+def look_seldom() -> None:
+    """From now on look only at what comes, and not often: all that is there stays for ever. Once, after a fork."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)

@@ -9,7 +9,10 @@ _OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 
 def look_seldom() -> None:
-    """From now on look only at what comes, and not often: all that is there stays for ever. Once, after a fork."""
-    gc.collect()
+    """From now on look only at what comes, and not often: what is there stays for ever. For once, after a fork.
+
+    It is not looked at even now: that would write to each object, and what a process shares with its parent would be
+    its own, 8 to 10 MiB of it.
+    """
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)

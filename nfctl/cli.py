@@ -204,11 +204,9 @@ def status(session: Session, run_id: str | None) -> None:
 @click.pass_obj
 def logs(session: Session, run_id: str | None, follow: bool, tail: int | None) -> None:
     """Print the log of RUN_ID, or of the active or last run."""
-    if follow and tail:
-        raise click.UsageError("--follow begins with all that is kept; it takes no --tail.")
     run_id = session.current_run(run_id)
     if follow:
-        sys.exit(follow_run(session.client, run_id, as_json=session.as_json))
+        sys.exit(follow_run(session.client, run_id, as_json=session.as_json, tail=tail))
     text = session.client.text(f"/runs/{run_id}/logs{f'?tail={tail}' if tail else ''}")
     lines = text.split("\n")[:-1]
     if not lines:

@@ -10,6 +10,7 @@ import httpx
 import orjson
 import websocket
 
+from shared.events import EventType
 from shared.runs import RunStatus
 
 API = "/api/v1/pipeline"
@@ -18,6 +19,7 @@ _SILENCE_SECONDS = 60.0
 _AWAY_AFTER = 3
 _SILENT = "The service does not answer."
 _ANEW = "Redis has lost its newest events, so all that is kept comes again."
+_PAGE = 100
 _CODE_BYTES = 2  # of a Close frame: RFC 6455, section 5.5.1
 
 
@@ -62,6 +64,21 @@ class Client:
     def text(self, path: str) -> str:
         """The text answer of a GET under the API. Raises Refused or Unreachable."""
         return self._answer("GET", path).text
+
+    def newest_lines(self, run_id: str, lines: int) -> tuple[int, int]:
+        """Where so many of the newest kept lines of a run begin: after which event, and how many lines of the next one.
+
+        Raises Refused or Unreachable.
+        """
+        path = f"/runs/{run_id}/events"
+        before, found = self.call("GET", path, params={"limit": 1})["last_id"] + 1, 0
+        while page := self.call("GET", path, params={"before": before, "limit": _PAGE})["events"]:
+            for event in reversed(page):
+                before = event["id"]
+                found += len(event["data"]["lines"]) if event["type"] == EventType.LOG else 0
+                if found >= lines:
+                    return before - 1, found - lines
+        return 0, 0
 
     def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Submit a run. Raises Refused or Unreachable."""

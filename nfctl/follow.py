@@ -16,10 +16,13 @@ _BRIEFLY = 3.0
 _ENDED = (*show.DONE, "aborted")
 
 
-def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
-    """Print a run's log and progress as they come, to its end; returns its exit code, 130 after Ctrl-C."""
+def follow_run(client: Client, run_id: str, *, as_json: bool = False, tail: int | None = None) -> int:
+    """Print a run's log and progress as they come, to its end; returns its exit code, 130 after Ctrl-C.
+
+    `tail`: of what has been, only so many of the newest lines, and what came with them; as JSON in whole events.
+    """
     try:
-        return _follow(client, run_id, as_json)
+        return _follow(client, run_id, as_json, *(client.newest_lines(run_id, tail) if tail else (0, 0)))
     except KeyboardInterrupt:
         click.echo(
             f"\nNo longer following; run {run_id} goes on. See `nfctl status`, or `nfctl cancel` to end it.", err=True
@@ -27,11 +30,11 @@ def follow_run(client: Client, run_id: str, *, as_json: bool = False) -> int:
         return INTERRUPTED
 
 
-def _follow(client: Client, run_id: str, as_json: bool) -> int:
+def _follow(client: Client, run_id: str, as_json: bool, since: int, passed_over: int) -> int:
     shown: tuple[Any, ...] = ()
-    last = 0
+    last = since
     gap_told = False
-    for frame in client.follow(run_id, away=lambda why: click.echo(f"{why} {_AWAY}", err=True)):
+    for frame in client.follow(run_id, since, away=lambda why: click.echo(f"{why} {_AWAY}", err=True)):
         if frame["data"].get("first_id", 0) > last + 1:
             if not gap_told:
                 click.echo(show.gap(run_id), err=True)
@@ -46,7 +49,7 @@ def _follow(client: Client, run_id: str, as_json: bool) -> int:
         data = frame["data"]
         match frame["type"]:
             case "log":
-                for line in data["lines"]:
+                for line in data["lines"][passed_over if frame["id"] == since + 1 else 0 :]:
                     click.echo(line["message"])
             case "progress" if data["processes"]:
                 # What has come to an end: a line for each task that begins would be too many.

@@ -199,7 +199,9 @@ class Store:
         def change(now: Run) -> Run | None:
             if now.status.final or now.status is RunStatus.CANCELLING:
                 return None
-            return now.moved(RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is stopping its tasks.")
+            return now.moved(
+                RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is ending, with the tasks it has."
+            )
 
         after = self.move(run_id, change, tell=lambda run: [events.status(run, times.now())])
         return after, after.status is RunStatus.CANCELLING

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nfctl.client import Client
+from nfctl.client import Client, Unreachable
 from nfctl.follow import follow_run
 
 ID = "run-20260131-000000-abcdef12"
@@ -18,17 +18,25 @@ class Told(Client):
         super().__init__("http://127.0.0.1:1", None)
         self._told = frames
 
-    def follow(self, _run_id: str, _since: int = 0, *, away: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        if path != f"/runs/{ID}/events":
+            raise Unreachable(method)
+        kept = [told for told in self._told if told["id"]]
+        earlier = [told for told in kept if told["id"] < arguments["params"].get("before", 0)]
+        return {"last_id": kept[-1]["id"], "events": earlier[-2:]}
+
+    def follow(self, run_id: str, since: int = 0, *, away: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
+        assert run_id == ID
         away("The service does not answer.")
-        yield from self._told
+        yield from (told for told in self._told if told["id"] is None or told["id"] > since)
 
 
 def frame(kind: str, number: int | None, **data: Any) -> dict[str, Any]:
     return {"type": kind, "id": number, "run_id": ID, "data": data}
 
 
-def line(number: int, text: str) -> dict[str, Any]:
-    return frame("log", number, lines=[{"message": text}], count=1)
+def line(number: int, *texts: str) -> dict[str, Any]:
+    return frame("log", number, lines=[{"message": text} for text in texts], count=len(texts))
 
 
 def complete(number: int, status: str, exit_code: int) -> dict[str, Any]:
@@ -66,6 +74,18 @@ def test_one_gap_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     greetings = [frame("status", None, status="running", first_id=first, last_id=9) for first in (4, 6)]
     assert follow_run(Told(*greetings, line(6, "six"), complete(7, "succeeded", 0)), ID) == 0
     assert capsys.readouterr().err.count("no longer kept") == 1
+
+
+@pytest.mark.parametrize("tail", [1, 2, 3, 4, 5, 6, 9])
+def test_the_newest_lines_alone(tail: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """However they are shared out over events, and with others between them."""
+    snapshot = frame("status", None, status="running", first_id=1, last_id=5)
+    warning = frame("error", 3, source="kubernetes", message="No node.", level="warning", hint=None)
+    told = Told(snapshot, line(1, "1", "2"), line(2, "3"), warning, line(4, "4", "5", "6"), complete(5, "succeeded", 0))
+    assert follow_run(told, ID, tail=tail) == 0
+    *shown, _ = capsys.readouterr().out.splitlines()
+    assert [said for said in shown if said != "No node."] == ["1", "2", "3", "4", "5", "6"][-tail:]
+    assert ("No node." in shown) == (tail > 3)
 
 
 def test_nothing_is_amiss_with_a_connection_that_comes_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -320,7 +320,10 @@ class FakeKubernetes:
     def write(
         self, pod: str, *texts: str | bytes, container: str = "nextflow", whole: bool = True, step: int = 10**6
     ) -> None:
-        """Write lines, a millisecond apart; `whole`: the last one with a newline at its end."""
+        """Write lines, a millisecond apart; `whole`: the last one with a newline at its end.
+
+        As with containerd, a carriage return before a newline is not kept.
+        """
         with self.lock:
             log = self._logs[pod, container]
             for number, text in enumerate(texts):
@@ -329,7 +332,7 @@ class FakeKubernetes:
                 for part in parts:
                     at = self._tick(step if part is parts[0] else 1000)
                     last = part is parts[-1] and (whole or number < len(texts) - 1)
-                    log.pieces.append(Piece(at, part, last))
+                    log.pieces.append(Piece(at, part.removesuffix(b"\r") if last else part, last))
 
     def rotate(self, pod: str, container: str = "nextflow") -> None:
         """Have only what is written from now on be readable."""

@@ -177,19 +177,17 @@ class Lab:
     def print_log(self, *lines: str | bytes, code: int = 0, end: bool = True, stuck: bool = False) -> int:
         """Wait for a Job that prints the run's log, and have its pod do so, as if these were all its lines.
 
-        Returns after how many bytes it begins.
+        Returns after how many lines it begins.
         """
         job = eventually(self._job_that_prints)
         assert job is not None
         start = int(job["spec"]["template"]["spec"]["containers"][0]["command"][-2]) - 1
-        whole = b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in lines)
-        printed = whole[start:].split(b"\n")[:-1]
         self._printed.add(job["metadata"]["name"])
         pod = job["metadata"]["name"] + "-x"
         if stuck:
             self.fake.stuck.add(pod)
         self.fake.start_pod(pod, {"job-name": job["metadata"]["name"]}, container=manifest.LOG_CONTAINER, owner=job)
-        self.fake.write(pod, str(len(whole)), *printed, container=manifest.LOG_CONTAINER)
+        self.fake.write(pod, str(len(lines)), *lines[start:], container=manifest.LOG_CONTAINER)
         if end:
             self.fake.end_container(pod, code, container=manifest.LOG_CONTAINER)
         return start

@@ -33,7 +33,8 @@ workflow { println "heard"
  new File("/workspace/runs/${System.getenv('NFCTL_RUN_ID')}/log") << "not heard by anybody\\n" }
 """
 NUMBERED = """
-workflow { for( int i = 1; i <= 300; i++ ) { println "line ${i}"; sleep 40 } }
+workflow { print "of another system\\r\\n"
+ for( int i = 1; i <= 300; i++ ) { println "line ${i}"; sleep 40 } }
 """
 
 
@@ -148,7 +149,7 @@ def test_what_kubernetes_does_not_give_is_told(service: Service, claim: Path, pi
     assert "heard" in service.lines(run_id)
     assert "not heard by anybody\n" in (claim / "runs" / run_id / "log").read_text()
     [told] = errors_of(service, run_id)
-    assert told["message"].startswith("21 bytes of nextflow-")
+    assert told["message"].startswith("1 of the ")
     assert f"/workspace/runs/{run_id}/log" in told["message"]
 
 

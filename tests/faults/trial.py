@@ -88,7 +88,7 @@ class Fault:
     takes_lines_along: bool = False
     """Lines that were printed and not yet written down go with it: what counts is what stands in the run's own file."""
     kubelet_loses_lines: bool = False
-    """The kubelet may lose lines that it was asked for, and each byte of them must be told."""
+    """The kubelet may lose lines that it was asked for, and how many must be told."""
     loses_events: bool = False
     """Events that viewers have seen are gone, and they begin anew when told so. It never comes at the start."""
     latest: float = 6.0
@@ -344,12 +344,12 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
         printed = written
     expected: Sequence[int] = range(1, (fault.lines if status == "succeeded" else max(printed, default=0)) + 1)
     kept = numbers(service.lines(scene.run_id))
-    lost, told_bytes = set(expected) - set(kept), _told_bytes(scene)
-    if fault.kubelet_loses_lines and told_bytes == sum(len(f"number {n} {fault.width * '.'}\n") for n in lost):
-        verdict.told_lost = len(lost)
+    lost, told_lost = set(expected) - set(kept), _told_lost(scene)
+    if fault.kubelet_loses_lines and told_lost == len(lost):
+        verdict.told_lost = told_lost
         expected = [number for number in expected if number not in lost]
     else:
-        verdict.check(not told_bytes, f"viewers were told that {told_bytes} bytes are missing")
+        verdict.check(not told_lost, f"viewers were told that {told_lost} lines are missing")
     verdict.count(kept, expected)
     last_id = service.events(scene.run_id)[-1]["id"]
     for viewer in scene.viewers:
@@ -364,10 +364,14 @@ def _judge_log(scene: Scene, fault: Fault) -> None:
             verdict.check(ids == list(range(1, len(ids) + 1)), f"a viewer was led on to {run_id} and told {ids}")
 
 
-def _told_bytes(scene: Scene) -> int:
-    """How many bytes of the log viewers were told to be missing."""
+def _told_lost(scene: Scene) -> int:
+    """How many lines of the log viewers were told to be missing."""
     events = (event["data"] for event in scene.service.events(scene.run_id) if event["type"] == "error")
-    return sum(int(told[1]) for data in events if (told := re.match(r"(\d+) bytes of .* are missing", data["message"])))
+    return sum(
+        int(told[1])
+        for data in events
+        if (told := re.match(r"(\d+) of the \d+ lines of .* are missing", data["message"]))
+    )
 
 
 def _written(scene: Scene) -> list[int]:

@@ -72,31 +72,30 @@ def test_a_rotated_log_is_told_once(lab: Lab) -> None:
     assert second.texts == numbered(3, 7)
 
 
-@pytest.mark.parametrize("unread", [0, 1, 83])
+@pytest.mark.parametrize("unread", [0, 1, 2, 83])
 def test_what_the_kubelet_lost_is_told(lab: Lab, unread: int) -> None:
-    """The head leaves word of how much it printed, and what of that has not come is told, to one worker."""
+    """The head leaves word of how many lines it wrote, and how many of them have not come is told, to one worker."""
     first = lab.carry()
     head = lab.head()
     lab.fake.write(head, *numbered(7), whole=False)
     eventually(lambda: len(first.texts) == 6)
     first.leave()
     second = lab.carry(first.place)
-    size = len("\n".join(numbered(7)))
-    lab.fake.end_container(head, message=f"{size + unread} bytes printed")
+    lab.fake.end_container(head, message=f"{6 + unread} lines printed")
     eventually(lambda: first.texts + second.texts == numbered(7))
     lab.fake.finish_job(lab.job)
     assert second.end().code == 0
     told = [notice.message for notice in second.notices]
-    # A last line without a newline counts as one with it.
-    assert [message.split(" of ")[0] for message in told] == [f"{unread - 1} bytes"] * (unread > 1)
-    assert all(f"runs/{lab.run.run_id}/log on the claim" in message for message in told)
+    # A last line without a newline is not among those that are counted there, and came.
+    assert [message.split(" lines")[0] for message in told] == [f"{unread - 1} of the {6 + unread}"] * (unread > 1)
+    assert all(f"runs/{lab.run.run_id}/log" in message for message in told)
     third = lab.carry(second.place)
     assert third.end().code == 0
     assert third.notices == []
 
 
-def test_a_hole_that_is_told_is_not_told_again(lab: Lab) -> None:
-    """Where lines are known to be missing, how many is not known, and a head that was killed left no word at all."""
+def test_how_many_lines_are_missing_before_a_gap(lab: Lab) -> None:
+    """That some are missing is told as soon as it is known, and how many when the head has left word of it."""
     first = lab.carry()
     head = lab.head()
     lab.fake.write(head, *numbered(3))
@@ -104,11 +103,12 @@ def test_a_hole_that_is_told_is_not_told_again(lab: Lab) -> None:
     first.leave()
     lab.fake.rotate(head)
     lab.fake.write(head, *numbered(3, 7))
-    lab.fake.finish(head, lab.job, message="1000 bytes printed")
+    lab.fake.finish(head, lab.job, message="9 lines printed")
     second = lab.carry(first.place)
     assert second.end().code == 0
-    [told] = second.notices
-    assert "rotated before they were read" in told.message
+    at_once, at_the_end = second.notices
+    assert "rotated before they were read" in at_once.message
+    assert at_the_end.message.startswith("3 of the 9 lines")
 
 
 def test_all_containers_of_the_head_are_read(lab: Lab) -> None:

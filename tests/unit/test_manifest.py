@@ -140,11 +140,9 @@ def test_what_prints_the_log_is_no_run(run: Run, settings: Settings) -> None:
     assert [mount["readOnly"] for mount in pod["containers"][0]["volumeMounts"]] == [True]
 
 
-@pytest.mark.parametrize(
-    ("start", "printed"), [(0, "13\none\ntwo\nthree"), (8, "13\nthree"), (13, "13\n"), (None, "0\n")]
-)
-def test_the_log_is_printed_after_so_many_bytes(run: Run, tmp_path: Path, start: int | None, printed: str) -> None:
-    """Its size, and then the rest as it stands on the claim; a run that has none is no failure."""
+@pytest.mark.parametrize(("start", "printed"), [(0, "2\none\ntwo\nthree"), (2, "2\nthree"), (3, "2\n"), (None, "0\n")])
+def test_the_log_is_printed_after_so_many_lines(run: Run, tmp_path: Path, start: int | None, printed: str) -> None:
+    """Its length, and then the rest as it stands on the claim; a run that has none is no failure."""
     settings = made_settings(tmp_path, WORK_MOUNT_PATH=str(tmp_path))
     directory = tmp_path / "runs" / run.run_id
     directory.mkdir(parents=True)
@@ -228,7 +226,7 @@ def test_the_console_is_kept_on_the_claim(head: Callable[[str], Head], code: int
     said, _ = process.communicate(timeout=30)
     assert said.splitlines() == [*(f"line {number}" for number in range(1, 5001)), "error", "no newline"]
     assert script.log.read_text() == said
-    assert script.last_word.read_text() == f"{len(said)} bytes printed"
+    assert script.last_word.read_text() == "5001 lines printed"
     assert process.returncode == code
 
 
@@ -269,6 +267,15 @@ def test_a_late_signal_changes_nothing(head: Callable[[str], Head]) -> None:
     assert process.wait(timeout=30) == 0
     assert script.log.read_text() == "first\nlast\n"  # already: the container ends with the shell
     assert process.stdout.read() == "last\n"
+
+
+def test_a_second_head_counts_what_it_printed_itself(head: Callable[[str], Head]) -> None:
+    """A Job that somebody suspends and lets go again has two, and one log on the claim."""
+    script = head("printf 'one\\r\\ntwo\\nthree\\n'")
+    script.log.parent.mkdir()
+    script.log.write_text("of the first\n")
+    assert script.start().communicate(timeout=30)[0].split() == ["one", "two", "three"]
+    assert script.last_word.read_text() == "3 lines printed"
 
 
 def test_a_full_claim_loses_no_line_of_the_container_s_log(head: Callable[[str], Head]) -> None:

@@ -369,10 +369,10 @@ class Carriage:
             printed, follower = diagnosis.printed(pod, manifest.CONTAINER), self._followers.get(key)
             if printed is None or follower is None or follower.short:
                 continue
-            came = follower.cursor["bytes"]  # None when it is told already that there are others missing
+            came = follower.cursor["lines"]
             if came is not None and came < printed:
                 log = manifest.log_path(self._run, self._settings)
-                self._say(hole(key, printed - came, log, self._settings.work_pvc))
+                self._say(hole(key, printed - came, printed, log, self._settings.work_pvc))
 
     def _missing(self) -> list[tuple[Source, dict[str, Any]]]:
         """The logs whose ends were not read, and where reading had come to."""

@@ -17,7 +17,7 @@ _HEAD_MEMORY_HINT = "Give Nextflow itself more memory by the setting NEXTFLOW_ME
 _ROOM_HINT = "Ask for less CPU or memory, wait until other pods end, or add a node."
 _CLAIM_HINT = "Check the claim that WORK_PVC names: it must exist in the namespace and be bound."
 _EVICTED_HINT = "The node was short of something or went away. Resume the run to go on."
-_PRINTED = re.compile(r"(\d+) bytes printed")
+_PRINTED = re.compile(r"(\d+) lines printed")
 _EVENTS = {
     "FailedCreate": "Check the namespace's quota, its Pod Security level and the service account.",
     "FailedMount": _CLAIM_HINT,
@@ -86,7 +86,7 @@ def ended(pod: Json, container: str) -> dict[str, Any] | None:
 
 
 def printed(pod: Json, container: str) -> int | None:
-    """How many bytes a container printed, as it left word when it ended; None when it did not."""
+    """How many lines a container printed, as it left word when it ended; None when it did not."""
     found = _PRINTED.fullmatch((ended(pod, container) or {}).get("message", "").strip())
     return int(found[1]) if found else None
 

@@ -52,13 +52,16 @@ _HEAP_SHARE = 0.6
 # The shell makes directories as the run's own user, which a volume's `subPath` would not. Then all that Nextflow says
 # goes to the container's log and, for good, to the claim. The signal that ends the pod reaches the shell, which hands
 # it on. What a pipeline leaves behind may hold the pipe open for ever, so its end is not waited for without end. At
-# last it leaves word of how much was printed: a kubelet that turns a log over may lose lines, and gives no sign of it.
+# last it leaves word of how many lines it wrote there: a kubelet that turns a log over may lose some, and gives no sign
+# of it. Another head of the run may have written before, when somebody suspended its Job and let it go again.
 _SCRIPT = """\
 trap 'exit 143' TERM
 mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
 cp -f "$RUN_FILES/defaults.config" "$NXF_HOME/config"
 cd "$LAUNCH_DIRECTORY"
 if [ -d "$RUN_FILES/pipeline" ]; then rm -rf pipeline; cp -rL "$RUN_FILES/pipeline" pipeline; fi
+lines() { [ ! -f "$RUN_DIRECTORY/log" ] || wc -l < "$RUN_DIRECTORY/log"; }
+before=$(lines)
 console=$(mktemp -u)
 mkfifo "$console"
 tee -a "$RUN_DIRECTORY/log" < "$console" &
@@ -73,12 +76,13 @@ while wait "$head" || code=$?; kill -0 "$head" 2> /dev/null; do code=0; done
 trap '' TERM
 (sleep 5; kill "$keeper") > /dev/null 2>&1 &
 wait "$keeper" 2> /dev/null || true
-[ ! -f "$RUN_DIRECTORY/log" ] || printf '%d bytes printed' "$(wc -c < "$RUN_DIRECTORY/log")" > "$LAST_WORD" || true
+after=$(lines) || after=
+[ -z "$after" ] || printf '%d lines printed' "$((after - ${before:-0}))" > "$LAST_WORD" || true
 exit "$code"
 """
 
-# A run that printed nothing has no log. First its size, so that whoever reads it knows whether they have it all.
-_PRINT = '[ -e "$2" ] || { echo 0; exit; }; wc -c < "$2"; exec tail -c "+$1" "$2"'
+# A run that printed nothing has no log. First its length, so that whoever reads it knows whether they have it all.
+_PRINT = '[ -e "$2" ] || { echo 0; exit; }; wc -l < "$2"; exec tail -n "+$1" "$2"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def secret(order: Order, job_uid: str) -> dict[str, Any]:
 
 
 def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
-    """A Job that prints how many bytes of the run's log the claim has, then those after `start`, and does no more.
+    """A Job that prints how many lines of the run's log the claim has, then those after `start`, and does no more.
 
     It has a name of its own each time.
     """

@@ -148,9 +148,9 @@ def _beginning(source: Source, cursor: Mapping[str, Any]) -> str:
 
 
 class _Rest:
-    """What is printed of a log: its size, then lines that are known, so that it is sure to be the place, then the rest.
+    """What is printed of a log: its length, then lines that are known, which tell that it is the place, then the rest.
 
-    The known ones begin after `start` bytes. `received` counts the bytes that came. `wrong`: it is not the place.
+    The known ones begin after `start` lines. `received` counts those that came. `wrong`: it is not the place.
     """
 
     def __init__(self, source: Source, tail: Tail, telling: Telling) -> None:
@@ -161,13 +161,13 @@ class _Rest:
         self._source = source
         self._tail = tail
         self._telling = telling
-        self._size: int | None = None
+        self._total: int | None = None
 
     @property
     def whole(self) -> bool:
         """Whether all has come that there is."""
-        missing = None if self._size is None else self._size - self.start - self.received
-        # The last line may have no newline at its end.
+        missing = None if self._total is None else self._total - self.start - self.received
+        # The last line may have no newline at its end, and is not counted there.
         return missing in (0, -1) and not self._known and not self.wrong
 
     def take(self, said: Said) -> None:
@@ -181,11 +181,11 @@ class _Rest:
             self._telling.relay(Said(self._source, records, self._tail.cursor, said.gap))
 
     def _is_new(self, line: Line) -> bool:
-        if self._size is None:
-            self._size = int(line.text) if line.text.strip().isdigit() else -1
-            self.wrong |= self._size < self.start
+        if self._total is None:
+            self._total = int(line.text) if line.text.strip().isdigit() else -1
+            self.wrong |= self._total < self.start
             return False
-        self.received += line.size
+        self.received += not line.goes_on
         if self._known:
             self.wrong |= line.mark[1] != self._known.pop(0)
             return False

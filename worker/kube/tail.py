@@ -43,11 +43,6 @@ class Line:
         """What it is known by when it is read again."""
         return self.timestamp, zlib.crc32(self.text)
 
-    @property
-    def size(self) -> int:
-        """How many bytes it takes where it was printed."""
-        return len(self.text) + (not self.goes_on)
-
 
 class LineSplitter:
     """Makes lines of the bytes that the API server sends; what is longer than `LONGEST_LINE` comes in parts."""
@@ -109,9 +104,11 @@ class Tail:
         # How many lines of the last one's time came in a row: equal lines of one time are told apart by number.
         self._equal = int(cursor.get("equal", 0))
         self._aligning: _Alignment | None = None
-        self._sizes: deque[int] = deque(cursor.get("sizes", ()), maxlen=_MARKS)
-        # From the log's first one on; None when some before are missing.
-        self._bytes: int | None = cursor.get("bytes", None if self._marks else 0)
+        # Whether each of them ends a line, or is a part of one.
+        self._ends: deque[bool] = deque(cursor.get("ends", ()), maxlen=_MARKS)
+        self._gap = bool(cursor.get("gap", False))
+        # Lines, and not bytes: containerd takes a carriage return from before a newline. None in an older place.
+        self._lines: int | None = cursor.get("lines", None if self._marks else 0)
 
     @property
     def cursor(self) -> dict[str, Any]:
@@ -119,19 +116,22 @@ class Tail:
         return {
             "marks": list(self._marks),
             "equal": self._equal,
-            "sizes": list(self._sizes),
-            "bytes": self._bytes,
+            "ends": list(self._ends),
+            "gap": self._gap,
+            "lines": self._lines,
         }
 
     @property
     def known(self) -> tuple[int, list[int]] | None:
-        """Where in what was printed the last lines begin, in bytes, and the sums (CRC-32) of their texts.
+        """How many lines come before the last ones, and the sums (CRC-32) of the texts of these, from a line's begin.
 
-        None when lines before them are missing, so that nobody knows.
+        None when lines before them are missing or may be, so that nobody knows, or when they are parts of a single one.
         """
-        if self._bytes is None:
+        ends = list(self._ends)
+        begin = 0 if len(ends) < _MARKS else ends.index(True) + 1 if True in ends[:-1] else None
+        if self._gap or self._lines is None or begin is None:
             return None
-        return self._bytes - sum(self._sizes), [mark[1] for mark in self._marks]
+        return self._lines - sum(ends[begin:]), [mark[1] for mark in self._marks][begin:]
 
     @property
     def since(self) -> str | None:
@@ -167,8 +167,7 @@ class Tail:
         later, self._aligning = self._aligning.later, None
         for line in later:
             self._remember(line)
-        if later:
-            self._bytes = None
+        self._gap |= bool(later)
         return later
 
     @property
@@ -183,12 +182,12 @@ class Tail:
 
     def _remember(self, line: Line) -> None:
         if self._begun and not self._marks and _second(line.timestamp) - _second(self._begun) > _FIRST_WITHIN:
-            self._late, self._bytes = True, None
+            self._late = self._gap = True
         self._equal = self._equal + 1 if self._marks and self._marks[-1][0] == line.timestamp else 1
         self._marks.append(line.mark)
-        self._sizes.append(line.size)
-        if self._bytes is not None:
-            self._bytes += line.size
+        self._ends.append(not line.goes_on)
+        if self._lines is not None:
+            self._lines += not line.goes_on
 
 
 class _Alignment:

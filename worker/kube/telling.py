@@ -113,11 +113,11 @@ def lost_end(key: str) -> Notice:
     return Notice(f"gap/{key}/end", "warning", message, "kubernetes")
 
 
-def hole(key: str, size: int, log: Path, claim: str) -> Notice:
-    """So many bytes of that log never came; the claim has them, at `log`."""
+def hole(key: str, missing: int, printed: int, log: Path, claim: str) -> Notice:
+    """So many lines of those that were printed never came; the claim has them, in `log`."""
     message = (
-        f"{size} bytes of {key} are missing, wherever in it: Kubernetes has not given them, as it happens when a "
-        f"kubelet turns a log over. The whole log is {log} on the claim {claim}."
+        f"{missing} of the {printed} lines of {key} are missing, wherever in it: Kubernetes has not given them, as it "
+        f"happens when a kubelet turns a log over. The claim {claim} has them, in {log}."
     )
     return Notice(f"gap/{key}/within", "warning", message, "kubernetes")
 

@@ -118,7 +118,7 @@ def _tail(service: Service, run_id: str, wanted: int, since: int) -> list[str]:
                 found += len(blocks[-1])
         if before <= since:
             break
-        size = _LOG_PAGE
+        size *= 4
     lines = [line for block in reversed(blocks) for line in block]
     return lines[len(lines) - wanted :] if wanted < len(lines) else lines
 

@@ -60,8 +60,8 @@ mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
 cp -f "$RUN_FILES/defaults.config" "$NXF_HOME/config"
 cd "$LAUNCH_DIRECTORY"
 if [ -d "$RUN_FILES/pipeline" ]; then rm -rf pipeline; cp -rL "$RUN_FILES/pipeline" pipeline; fi
-lines() { [ ! -f "$RUN_DIRECTORY/log" ] || wc -l < "$RUN_DIRECTORY/log"; }
-before=$(lines)
+lines() { if [ -f "$RUN_DIRECTORY/log" ]; then wc -l < "$RUN_DIRECTORY/log"; else echo 0; fi; }
+before=$(lines) || before=
 console=$(mktemp -u)
 mkfifo "$console"
 tee -a "$RUN_DIRECTORY/log" < "$console" &
@@ -77,7 +77,7 @@ trap '' TERM
 (sleep 5; kill "$keeper") > /dev/null 2>&1 &
 wait "$keeper" 2> /dev/null || true
 after=$(lines) || after=
-[ -z "$after" ] || printf '%d lines printed' "$((after - ${before:-0}))" > "$LAST_WORD" || true
+[ -z "$before" ] || [ -z "$after" ] || printf '%d lines printed' "$((after - before))" > "$LAST_WORD" || true
 exit "$code"
 """
 

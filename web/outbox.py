@@ -13,6 +13,8 @@ from itertools import repeat
 from gevent import monkey
 
 PENDING_BYTES = 1_048_576
+# Of all sockets of a process: where so much is pending, nothing more is taken for one that is behind.
+ALL_PENDING_BYTES = 67_108_864
 STALL_SECONDS = 20.0
 _PULSE_SECONDS = 1.0
 _NOT_NOW = -1
@@ -20,6 +22,12 @@ _NOT_NOW = -1
 # own costs as much as the rest of a write. So nothing that could let another greenlet go on may be done while it is
 # held: no waiting, no starting of threads, no logging.
 _lock = monkey.get_original("_thread", "allocate_lock")()
+
+
+class _Pending:
+    """What is pending in all outboxes, in bytes."""
+
+    total = 0
 
 
 class Stalled(Exception):
@@ -71,7 +79,7 @@ class Outbox:
             self._start_draining()
 
     def offer(self, frame: bytes, most: int = PENDING_BYTES) -> bool:
-        """Write a frame now or keep it for later; False, and nothing taken, when too much is pending.
+        """Write a frame now or keep it for later; False, and nothing taken, when too much is pending, here or in all.
 
         A frame of any size is taken when nothing is pending.
 
@@ -80,7 +88,8 @@ class Outbox:
         with _lock:
             if self._stopped or self._ended:
                 raise BrokenPipeError
-            if self._pending and len(self._pending) + len(frame) > most:
+            much = len(self._pending) + len(frame) > most or _Pending.total > ALL_PENDING_BYTES
+            if self._pending and much:
                 return False
             left = self._write(frame)
         if left:
@@ -117,6 +126,7 @@ class Outbox:
         with _lock:
             self._ended = True
             self._direct = _NOT_NOW
+            _Pending.total -= len(self._pending)
             self._pending.clear()
         self._tell_waiter()
 
@@ -135,6 +145,7 @@ class Outbox:
     def _keep(self, data: bytes) -> bool:
         self._direct = _NOT_NOW
         self._pending += data
+        _Pending.total += len(data)
         starts, self._draining = not self._draining, True
         return starts
 
@@ -162,6 +173,7 @@ class Outbox:
                     break
                 moved_at = time.monotonic()
                 del self._pending[:written]
+                _Pending.total -= written
                 drained = not self._pending
                 self._draining = not drained
                 if drained and not self._stopped:

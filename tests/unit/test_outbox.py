@@ -121,6 +121,25 @@ def test_a_slow_reader_is_refused_and_its_frames_stay_whole(pair: Pair) -> None:
     assert pair.read_until(size + 7)[size:] == text_frame(b"again")
 
 
+def test_all_that_is_behind_have_one_bound(pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many read nothing, they have so much memory together; one that reads is served, and room comes back."""
+    monkeypatch.setattr(outbox_module, "ALL_PENDING_BYTES", 2 * PENDING_BYTES)
+    *stalled, reads = pairs
+    taken = [sum(map(len, fill(pair, b"%d " + b"x" * 3000))) for pair in stalled]
+    assert min(taken[:2]) > PENDING_BYTES
+    assert 2 * PENDING_BYTES < sum(taken) < 2 * PENDING_BYTES + 400_000
+    for number in range(300):
+        frame = text_frame(b"%d" % number + b"x" * 3000)
+        assert reads.outbox.offer(frame)
+        reads.read.clear()
+        assert reads.read_until(len(frame)) == frame
+        reads.outbox.flush()
+    stalled[0].outbox.end()
+    stalled[1].read_until(taken[1])
+    stalled[1].outbox.flush()
+    assert sum(map(len, fill(stalled[3], b"%d " + b"x" * 3000))) > PENDING_BYTES / 2
+
+
 def test_one_large_frame_is_taken_when_nothing_waits(pair: Pair) -> None:
     """A frame larger than the bound is possible, or its reader could never get on."""
     frame = text_frame(b"x" * (2 * PENDING_BYTES))

@@ -1,6 +1,7 @@
 """`nfctl up`: the service in the foreground, with words for whoever started it."""
 
 import os
+import shlex
 import sys
 import threading
 from contextlib import suppress
@@ -17,6 +18,7 @@ from shared import times
 from shared.settings import Settings, mistyped
 
 EXAMPLE = "simple-pipeline"
+_OF_ONE_SERVICE = ("DATA_DIR", "PORT", "FLOWER_PORT")
 
 
 def serve(settings: Settings, *, demo: bool) -> int:
@@ -53,7 +55,8 @@ def serve(settings: Settings, *, demo: bool) -> int:
         finally:
             try:
                 if (run := _active(client)) is not None:
-                    again = f"the next `{called} up` takes it up again, and `{called} cancel` then ends it"
+                    same = f"{_where()}{called}"
+                    again = f"the next `{same} up` takes it up again, and `{same} cancel` then ends it"
                     click.echo(f"Run {run['run_id']} goes on without the service: {again}.")
                 click.echo("Stopping …")
             finally:
@@ -69,6 +72,12 @@ def _welcome(settings: Settings, service: LocalService) -> None:
     if "PORT" in os.environ:  # nor will other terminals have it
         click.echo(f"  In other terminals     export NFCTL_URL={service.url}")
     click.echo("\nReady. Ctrl-C stops the service.\n")
+
+
+def _where() -> str:
+    """What was set for this service alone, as the next command for it must be told again."""
+    given = ((name, os.environ.get(name)) for name in _OF_ONE_SERVICE)
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in given if value)
 
 
 def _demo(settings: Settings, client: Client, service: LocalService) -> int:

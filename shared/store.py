@@ -200,7 +200,7 @@ class Store:
             if now.status.final or now.status is RunStatus.CANCELLING:
                 return None
             return now.moved(
-                RunStatus.CANCELLING, times.now(), message="Cancelled; Nextflow is ending, with the tasks it has."
+                RunStatus.CANCELLING, times.now(), message="Being cancelled: Nextflow is ending, with the tasks it has."
             )
 
         after = self.move(run_id, change, tell=lambda run: [events.status(run, times.now())])

@@ -84,7 +84,9 @@ def test_a_run_that_goes_on_is_told(own_service: Any, counting: str) -> None:
     run_id = own_service.submit(counting, parameters={"lines": 5000})
     own_service.wait(lambda: own_service.run(run_id)["status"] == "running")
     own_service.stop()
-    assert f"Run {run_id} goes on without the service" in own_service.output.read_text()
+    said = own_service.output.read_text()
+    assert f"Run {run_id} goes on without the service" in said
+    assert f"DATA_DIR={own_service.data_dir} PORT={own_service.port} FLOWER_PORT=" in said
     own_service.start()
     own_service.wait(lambda: f"Run {run_id} goes on, taken up again." in own_service.output.read_text())
     said = own_service.nfctl("cancel")

@@ -76,6 +76,8 @@ def details(service: Service) -> Blueprint:
     @describe(answers.ArtifactsAnswer, NOT_FOUND, tags=["details"])
     def artifacts(run_id: str) -> Response:
         """The files a run left: Nextflow's reports, and what was published to `results`."""
+        if store.get(run_id).run.started_at is None:  # what is in its session's directory is the run's that it resumes
+            return json({"run_id": run_id, "artifacts": [], "truncated": False})
         return json(list_artifacts(run_id, places_of(run_id)))
 
     @door.get("/runs/<run_id>/artifacts/<any(report, output):kind>/<path:name>")

@@ -11,15 +11,18 @@ from flask import Response, send_file
 from werkzeug.exceptions import NotFound
 
 from shared.places import RunPlaces
+from shared.runs import Run
 from web.status import API
 
 MOST = 500
 
 
-def list_artifacts(run_id: str, places: RunPlaces) -> dict[str, Any]:
+def list_artifacts(run: Run, places: RunPlaces) -> dict[str, Any]:
     """`ArtifactsAnswer`."""
+    run_id = run.run_id
     found: list[dict[str, Any]] = []
-    for kind in ("report", "output"):
+    # Of one that never began, what is in its session's directory is the run's that it resumes.
+    for kind in ("report", "output") if run.started_at else ():
         root, allowed = _roots(kind, places)
         for path in _files(root, allowed):
             name = path.relative_to(root).as_posix()

@@ -7,6 +7,7 @@ from flask import Blueprint, Response
 
 from shared import events
 from shared.places import RunPlaces, run_places
+from shared.runs import Run
 from web import answers, schemas
 from web.artifacts import list_artifacts, send_artifact
 from web.openapi import NOT_FOUND, describe
@@ -23,8 +24,7 @@ def details(service: Service) -> Blueprint:
     door = Blueprint("details", __name__, url_prefix=API)
     store, feed = service.store, service.feed
 
-    def places_of(run_id: str) -> RunPlaces:
-        run = store.get(run_id).run
+    def places_of(run: Run) -> RunPlaces:
         return run_places(service.settings.data_dir, run.run_id, run.session_id)
 
     @door.get("/runs/<run_id>")
@@ -76,15 +76,14 @@ def details(service: Service) -> Blueprint:
     @describe(answers.ArtifactsAnswer, NOT_FOUND, tags=["details"])
     def artifacts(run_id: str) -> Response:
         """The files a run left: Nextflow's reports, and what was published to `results`."""
-        if store.get(run_id).run.started_at is None:  # what is in its session's directory is the run's that it resumes
-            return json({"run_id": run_id, "artifacts": [], "truncated": False})
-        return json(list_artifacts(run_id, places_of(run_id)))
+        run = store.get(run_id).run
+        return json(list_artifacts(run, places_of(run)))
 
     @door.get("/runs/<run_id>/artifacts/<any(report, output):kind>/<path:name>")
     @describe(None, NOT_FOUND, tags=["details"])
     def artifact(run_id: str, kind: str, name: str) -> tuple[Any, int, list[tuple[str, str]]]:
         """One file that a run left."""
-        sent = send_artifact(places_of(run_id), kind, name)
+        sent = send_artifact(places_of(store.get(run_id).run), kind, name)
         # In parts, because spectree reads the whole of a Response into memory.
         return sent.response, sent.status_code, list(sent.headers)
 

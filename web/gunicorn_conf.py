@@ -39,6 +39,6 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """The app is loaded: relay events until this worker is told to stop."""
     configure_logging()
-    garbage.look_seldom()  # all sockets wait for it
+    garbage.look_seldom()  # all sockets wait for each look
     relays = worker.holds_sockets or not _settings.socket_processes
     worker.wsgi.extensions["hub"].start(lambda: not worker.alive, when_needed=not relays)

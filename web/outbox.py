@@ -88,8 +88,8 @@ class Outbox:
         with _lock:
             if self._stopped or self._ended:
                 raise BrokenPipeError
-            much = len(self._pending) + len(frame) > most or _Pending.total > ALL_PENDING_BYTES
-            if self._pending and much:
+            pending = len(self._pending)
+            if pending and (pending + len(frame) > most or _Pending.total > ALL_PENDING_BYTES):
                 return False
             left = self._write(frame)
         if left:

@@ -219,7 +219,7 @@ def log_job(run: Run, settings: Settings, start: int) -> dict[str, Any]:
 
 def log_path(run: Run, settings: Settings) -> Path:
     """Where the claim has all that a run said, as its pods see it."""
-    return settings.work_mount_path / "runs" / run.run_id / "log"
+    return run_places(settings.work_mount_path, run.run_id, run.session_id).directory / "log"
 
 
 def _work(settings: Settings) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def _container(order: Order) -> dict[str, Any]:
         "NXF_HOME": str(mount / ".nextflow"),
         "HOME": str(mount / ".home"),
         "NXF_OPTS": f"-Xmx{_heap_mebibytes(settings.nextflow_memory)}m -Duser.home={mount / '.home'}",
-        "RUN_DIRECTORY": str(mount / "runs" / order.run.run_id),
+        "RUN_DIRECTORY": str(log_path(order.run, settings).parent),
         "LAUNCH_DIRECTORY": str(made.directory),
         "RUN_FILES": str(_FILES),
         "LAST_WORD": _LAST_WORD,

@@ -127,10 +127,13 @@ class Tail:
 
         None when lines before them are missing or may be, so that nobody knows, or when they are parts of a single one.
         """
-        ends = list(self._ends)
-        begin = 0 if len(ends) < _MARKS else ends.index(True) + 1 if True in ends[:-1] else None
-        if self._gap or self._lines is None or begin is None:
+        if self._gap or self._lines is None:
             return None
+        ends, begin = list(self._ends), 0
+        if len(ends) == _MARKS:  # others came before
+            if True not in ends[:-1]:
+                return None
+            begin = ends.index(True) + 1
         return self._lines - sum(ends[begin:]), [mark[1] for mark in self._marks][begin:]
 
     @property

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any, Literal
 
 import orjson
@@ -37,16 +38,30 @@ class Kept:
     progress: Mapping[str, Any] | None
 
 
+class Which(Enum):
+    """A run that is meant without its id: the active one, or none; the latest; or none in any case.
+
+    The latest is the active one, else the one that began last; if that is no longer kept, the last that was called off.
+    """
+
+    ACTIVE = "active"
+    LATEST = "latest"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How things stand: a run, the first of its events that is kept, and the first hundred that wait, in order.
 
-    Where none is kept, the first is the one that comes next: 1 where there is no run.
+    Where none is kept, the first is the one that comes next: 1 where there is no run. `preview` has the bodies of
+    events, the newest first, and `viewers` what each web process says of its sockets.
     """
 
     kept: Kept | None
     first_id: int
     waiting: Sequence[Run]
+    preview: Sequence[bytes]
+    viewers: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +85,12 @@ class Store:
         self._settings = settings
         self._submit = script(redis, "submit")
         self._move = script(redis, "move")
+        self._standing = script(redis, "standing")
 
     def get(self, run_id: str) -> Kept:
         """The run as it stands. Raises RunNotFound."""
-        key = _record_key(run_id)
         with store_errors():
-            fields = self.redis.hmget(key, *_KEPT_FIELDS)
+            fields = self.redis.hmget(keys.run(_an_id(run_id)), *_KEPT_FIELDS)
         return _kept(run_id, fields)
 
     def submit(
@@ -244,54 +259,26 @@ class Store:
         with store_errors():
             self.redis.transaction(free, keys.ACTIVE, keys.run(run_id))
 
-    def standing(self, run_id: str | None) -> Standing:
-        """How things stand for whoever begins to watch a run, or none; asked for at once. Raises RunNotFound."""
-        if run_id is None:
-            return Standing(None, 1, self.waiting())
-        key = _record_key(run_id)
-        with store_errors():
-            pipeline = self.redis.pipeline(transaction=False)
-            pipeline.hmget(key, *_KEPT_FIELDS)
-            # After the record: so what goes in between is told to be gone.
-            pipeline.xrange(keys.events(run_id), count=1)
-            pipeline.lrange(keys.QUEUE, 0, _WAITING_SHOWN - 1)
-            fields, first, waiting = pipeline.execute()
-        kept = _kept(run_id, fields)
-        first_id = int(first[0][0].partition(b"-")[0]) if first else kept.last_id + 1
-        return Standing(kept, first_id, self._present([value.decode() for value in waiting]))
+    def standing(self, of: str | Which, preview_lines: int = 0) -> Standing:
+        """How things stand at one moment, for a run; with the newest events that have so many lines, of forty at most.
 
-    def queue(self) -> list[str]:
-        """The first hundred waiting runs, the next one first."""
-        with store_errors():
-            return [value.decode() for value in self.redis.lrange(keys.QUEUE, 0, _WAITING_SHOWN - 1)]
-
-    def waiting(self) -> list[Run]:
-        """These runs themselves."""
-        return self._present(self.queue())
+        Raises RunNotFound.
+        """
+        found, fields, first, waiting, preview, viewers = self._ask_standing(of, _WAITING_SHOWN, preview_lines)
+        kept = _kept(found.decode(), fields) if found else None
+        after = kept.last_id + 1 if kept else 1
+        first_id = int(first.partition(b"-")[0]) if first else after
+        return Standing(kept, first_id, [_run(record) for record in waiting], preview, viewers)
 
     def queue_length(self) -> int:
         """How many runs wait."""
         with store_errors():
             return int(self.redis.llen(keys.QUEUE))
 
-    def position(self, run_id: str) -> int | None:
-        """The place of a run in the queue, from 1."""
-        with store_errors():
-            index = self.redis.lpos(keys.QUEUE, run_id)
-        return None if index is None else int(index) + 1
-
     def latest_id(self) -> str | None:
-        """The active run, else the one that began last; if that is no longer kept, the last that was called off."""
-        with store_errors():
-            active, began = self.redis.mget(keys.ACTIVE, keys.LATEST)
-            if active:
-                return str(active.decode())
-            if began and self.redis.exists(keys.run(began.decode())):
-                return str(began.decode())
-            for ended in self.redis.zrevrange(keys.ENDED, 0, 0):
-                if self.redis.exists(keys.run(ended.decode())):  # none is kept for longer than the last one
-                    return str(ended.decode())
-        return None
+        """The run that `Which.LATEST` means."""
+        [found] = self._ask_standing(Which.LATEST, 0, 0)
+        return str(found.decode()) if found else None
 
     def history(
         self, limit: int, *, before: str | datetime | None = None, status: RunStatus | None = None
@@ -346,6 +333,15 @@ class Store:
         with store_errors():
             found = self.redis.hgetall(keys.tasks(run_id))
         return [orjson.loads(found[index]) for index in sorted(found, key=int)]
+
+    def _ask_standing(self, of: str | Which, most_waiting: int, preview_lines: int) -> list[Any]:
+        which, run_id = (of.value, "") if isinstance(of, Which) else ("run", _an_id(of))
+        with store_errors():
+            answer: list[Any] = self._standing(
+                keys=[keys.ACTIVE, keys.LATEST, keys.ENDED, keys.QUEUE, keys.VIEWERS],
+                args=[which, run_id, keys.run(""), most_waiting, preview_lines],
+            )
+        return answer
 
     def _try_move(
         self,
@@ -409,9 +405,6 @@ class Store:
             found = self.redis.zrevrange(keys.HISTORY, start, start + size - 1)
         return self._records([run_id.decode() for run_id in found])
 
-    def _present(self, run_ids: Sequence[str]) -> list[Run]:
-        return [run for run in self._records(run_ids) if run is not None] if run_ids else []
-
     def _records(self, run_ids: Sequence[str]) -> list[Run | None]:
         """The records of these runs, asked for at once; None for one that is gone."""
         with store_errors():
@@ -419,7 +412,7 @@ class Store:
             for run_id in run_ids:
                 pipeline.hget(keys.run(run_id), "record")
             records = pipeline.execute()
-        return [Run.from_record(orjson.loads(record)) if record else None for record in records]
+        return [_run(record) if record else None for record in records]
 
 
 def _milliseconds(at: datetime) -> int:
@@ -432,11 +425,15 @@ def _never_began(status: RunStatus) -> tuple[RunStatus, str]:
     return RunStatus.CANCELLED, "Cancelled while it waited in the queue."
 
 
-def _record_key(run_id: str) -> str:
-    """Raises RunNotFound for what is the name of another key of a run."""
+def _an_id(run_id: str) -> str:
+    """The id itself. Raises RunNotFound for what would name another key of a run."""
     if ":" in run_id:
         raise RunNotFound(run_id)
-    return keys.run(run_id)
+    return run_id
+
+
+def _run(record: bytes) -> Run:
+    return Run.from_record(orjson.loads(record))
 
 
 def _kept(run_id: str, fields: Sequence[bytes | None]) -> Kept:
@@ -445,7 +442,7 @@ def _kept(run_id: str, fields: Sequence[bytes | None]) -> Kept:
     if record is None:
         raise RunNotFound(run_id)
     return Kept(
-        run=Run.from_record(orjson.loads(record)),
+        run=_run(record),
         version=int(version or 0),
         last_id=int(last_id or 0),
         progress=orjson.loads(progress) if progress else None,

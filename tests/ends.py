@@ -1,7 +1,7 @@
-"""Ends of runs for tests and benches that only need a run to be over."""
+"""Ends of runs, for tests and benches that only need a run to be over, and what waits."""
 
 from shared.runs import Run, RunStatus
-from shared.store import Store
+from shared.store import Store, Which
 
 
 def finish(
@@ -15,3 +15,8 @@ def finish(
 ) -> Run:
     """End a run with that status, whatever it is now; see `Store.end`."""
     return store.end(run_id, lambda _: (status, message), exit_code=exit_code, fence=fence)
+
+
+def queued(store: Store) -> list[str]:
+    """The first hundred waiting runs, the next one first."""
+    return [run.run_id for run in store.standing(Which.NONE).waiting]

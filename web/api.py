@@ -9,9 +9,8 @@ from flask import Blueprint, Response, request
 from shared import times
 from shared.errors import StoreAway
 from shared.runs import Run, RunStatus
-from shared.store import Store, Submission
+from shared.store import Store, Submission, Which
 from web import answers, schemas
-from web.hub import Hub
 from web.intake import make_run
 from web.openapi import NOT_FOUND, describe
 from web.problems import json
@@ -22,7 +21,7 @@ from web.wiring import Service
 _KEY_LENGTH = 255
 
 
-def api(service: Service, hub: Hub) -> Blueprint:
+def api(service: Service) -> Blueprint:
     """The blueprint of the calls that concern more than one run."""
     door = Blueprint("api", __name__, url_prefix=API)
     store = service.store
@@ -71,14 +70,13 @@ def api(service: Service, hub: Hub) -> Blueprint:
     @describe(answers.StatusAnswer, NOT_FOUND, query=schemas.StatusQuery, tags=["runs"])
     def status() -> Response:
         """A run: the one asked for, else the active one, else the last one."""
-        run_id = parse_query(schemas.StatusQuery).run_id or store.latest_id()
-        return json(status_answer(service, run_id, hub.presence.look()[0]))
+        return json(status_answer(store, parse_query(schemas.StatusQuery).run_id or Which.LATEST))
 
     @door.get("/active")
     @describe(answers.StatusAnswer, tags=["runs"])
     def active() -> Response:
         """The active run; `run` is null when there is none."""
-        return json(status_answer(service, store.active_id(), hub.presence.look()[0]))
+        return json(status_answer(store, Which.ACTIVE))
 
     @door.delete("/cancel")
     @describe(answers.CancelAnswer, NOT_FOUND, query=schemas.StatusQuery, tags=["runs"])

@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> Flask:
     # Counted before it is refused: a wrong token costs as much as a request.
     limiter = limit_requests(app, service)
     guard(app, service)
-    for door in (api(service, hub), details(service), about(service)):
+    for door in (api(service), details(service), about(service)):
         app.register_blueprint(door)
     for door in (sockets(service, hub), health(service, hub), pages(), documentation()):
         _exempt(limiter, app, door)

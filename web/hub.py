@@ -21,7 +21,7 @@ from shared.errors import StoreAway
 from shared.events import EventType
 from shared.feed import Feed, parse_message
 from shared.redis_client import Client, store_errors
-from shared.store import Store
+from shared.store import Store, Which
 from web.connection import FAILED
 from web.outbox import Outbox, Stalled, offer_at_once, text_frame
 from web.presence import BEAT_SECONDS, Presence
@@ -521,7 +521,7 @@ class Hub:
         """Tell everyone what is no event: how many watch, and who waits in the queue."""
         self._queue_changed = False
         self._told_viewers = self.presence.total
-        waiting = queue(self._store.waiting())
+        waiting = queue(self._store.standing(Which.NONE).waiting)
         data = {"status": "keep-alive", "connected_clients": self._told_viewers, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))

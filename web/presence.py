@@ -4,6 +4,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared import keys
@@ -54,11 +55,7 @@ class Presence:
         """How many sockets there are in all, and whether any process relays events. Raises StoreAway."""
         with store_errors():
             told = self._redis.hvals(keys.VIEWERS)
-        now, total, relayed = time.time(), 0, False
-        for count, at in (map(int, entry.split()) for entry in told):
-            total += count if at > now - _STALE_SECONDS else 0
-            relayed |= at > now - 2 * BEAT_SECONDS
-        return total, relayed
+        return counted(told)
 
     def _tell(self, count: int, limit: int) -> tuple[bool, int]:
         with store_errors():
@@ -66,3 +63,12 @@ class Presence:
                 keys=[keys.VIEWERS], args=[self._name, count, int(time.time()), _STALE_SECONDS, limit]
             )
         return bool(admitted), int(total)
+
+
+def counted(told: Sequence[bytes]) -> tuple[int, bool]:
+    """What `look` tells, of what the processes said last."""
+    now, total, relayed = time.time(), 0, False
+    for count, at in (map(int, entry.split()) for entry in told):
+        total += count if at > now - _STALE_SECONDS else 0
+        relayed |= at > now - 2 * BEAT_SECONDS
+    return total, relayed

@@ -19,7 +19,7 @@ from shared import events, times
 from shared.errors import RunNotFound, StoreAway
 from shared.events import EventType
 from shared.runs import RunStatus
-from shared.store import Standing, Store
+from shared.store import Standing, Store, Which
 from web.connection import FAILED, Connection, taken_over
 from web.hub import TOO_SLOW, Hub, Viewer
 from web.outbox import Stalled, text_frame
@@ -95,8 +95,8 @@ def _standing(store: Store, hub: Hub, run_id: str | None) -> Standing:
         return store.standing(run_id)
     hub.notice()
     with suppress(RunNotFound):  # its time ended just now
-        return store.standing(hub.current)
-    return store.standing(None)
+        return store.standing(hub.current or Which.NONE)
+    return store.standing(Which.NONE)
 
 
 def _greeted(connection: Connection, service: Service, hub: Hub, standing: Standing) -> Viewer:
@@ -118,7 +118,7 @@ def _greeted(connection: Connection, service: Service, hub: Hub, standing: Stand
         connection.outbox.offer(text_frame(events.with_id(body, None)))
 
     def tell_anew(first_id: int) -> None:
-        now = replace(service.store.standing(run_id), first_id=first_id)
+        now = replace(service.store.standing(run_id or Which.NONE), first_id=first_id)
         tell(snapshot(now, connected_clients=hub.presence.total))
 
     tell(shown)

@@ -7,13 +7,11 @@ import orjson
 
 from shared import times
 from shared.runs import Run, RunStatus
-from shared.store import Kept, Standing
-from web.wiring import Service
+from shared.store import Kept, Standing, Store, Which
+from web.presence import counted
 
 API = "/api/v1/pipeline"
 _PREVIEW_LINES = 20
-# One event of a run that says much has them all, and may be large; of one that says little it takes many.
-_PREVIEW_EVENTS = (4, 36)
 
 
 def stream_url(run_id: str | None) -> str:
@@ -21,17 +19,18 @@ def stream_url(run_id: str | None) -> str:
     return f"{API}/stream" + (f"?run_id={run_id}" if run_id else "")
 
 
-def status_answer(service: Service, run_id: str | None, connected_clients: int) -> dict[str, Any]:
+def status_answer(store: Store, of: str | Which) -> dict[str, Any]:
     """`StatusAnswer` for a run, or for none. Raises RunNotFound."""
-    standing = service.store.standing(run_id)
+    standing = store.standing(of, _PREVIEW_LINES)
     kept = standing.kept
+    connected_clients, _ = counted(standing.viewers)
     return {
         "active": kept is not None and _at_work(kept),
         "run": kept.run.info() if kept else None,
         "progress_percent": percent(kept) if kept else 0,
         "progress": kept.progress if kept else None,
-        "log_preview": log_preview(service, kept.run.run_id) if kept else [],
-        "websocket_url": stream_url(run_id),
+        "log_preview": _log_lines(standing.preview)[-_PREVIEW_LINES:],
+        "websocket_url": stream_url(kept.run.run_id if kept else None),
         "connected_clients": connected_clients,
         "last_update": times.to_text(times.now()),
         "queue": queue(standing.waiting),
@@ -70,19 +69,9 @@ def queue(waiting: Sequence[Run]) -> list[dict[str, Any]]:
     return [{name: info[name] for name in names} | {"position": place} for place, info in enumerate(infos, start=1)]
 
 
-def log_preview(service: Service, run_id: str) -> list[str]:
-    """The newest lines of a run's log."""
-    lines: list[str] = []
-    before: int | None = None
-    for events in _PREVIEW_EVENTS:
-        for number, frame in service.feed.read_back(run_id, before, events):
-            before = number
-            event = orjson.loads(frame)
-            if event["type"] == "log":
-                lines = [line["message"] for line in event["data"]["lines"]] + lines
-        if len(lines) >= _PREVIEW_LINES:
-            break
-    return lines[-_PREVIEW_LINES:]
+def _log_lines(newest_first: Sequence[bytes]) -> list[str]:
+    told = [orjson.loads(body) for body in reversed(newest_first)]
+    return [line["message"] for event in told if event["type"] == "log" for line in event["data"]["lines"]]
 
 
 def _at_work(kept: Kept) -> bool:

@@ -18,7 +18,7 @@ from shared.feed import Batch
 from shared.lease import Leases
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
-from shared.store import Standing
+from shared.store import Standing, Which
 from web.hub import Hub, Viewer
 from web.outbox import Stalled
 from web.sockets import _greeted
@@ -75,7 +75,7 @@ def test_a_viewer_is_told_who_waits(service: Service, run_id: str, make_run: Cal
     waiting = [service.store.submit(make_run(), "queue").run_id for _ in range(2)]
     _, data = greeted(service, run_id, None)
     assert [(entry["run_id"], entry["position"]) for entry in data["queue"]] == [(waiting[0], 1), (waiting[1], 2)]
-    assert [run.run_id for run in service.store.standing(None).waiting] == waiting
+    assert [run.run_id for run in service.store.standing(Which.NONE).waiting] == waiting
 
 
 def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service, run_id: str) -> None:
@@ -118,41 +118,6 @@ def test_a_run_whose_events_are_gone_is_shown_without_them(service: Service, run
     nobody: Any = None
     Hub(nobody, service.store, service.feed, nobody)._write_kept(viewer)
     assert viewer.cursor == last
-
-
-class Interrupted:
-    """A pipeline in which somebody else is served after its first command, as Redis may do."""
-
-    def __init__(self, redis: Any, meanwhile: Callable[[], None]) -> None:
-        self._redis, self._meanwhile = redis, meanwhile
-        self._asked: list[Callable[[], Any]] = []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **named: self._asked.append(lambda: getattr(self._redis, name)(*args, **named))
-
-    def execute(self) -> list[Any]:
-        """The answers."""
-        first = self._asked[0]()
-        self._meanwhile()
-        return [first, *(ask() for ask in self._asked[1:])]
-
-
-def test_what_comes_while_the_first_frame_is_made_is_not_taken_for_gone(
-    service: Service, run_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing was kept when the run was looked at; an event that comes before its events are looked at is seen."""
-    last = service.feed.last_id(run_id)
-    service.redis.delete(keys.events(run_id))
-
-    def say() -> None:
-        monkeypatch.undo()
-        line = LogLine("2026-01-31T00:00:00Z", "line 101", "p", "nextflow", "stdout", 101)
-        service.feed.append(run_id, 1, Batch(101, {}, [events.log(run_id, [line], times.now())]))
-
-    monkeypatch.setattr(service.redis, "pipeline", lambda **_: Interrupted(service.redis, say))
-    viewer, data = greeted(service, run_id, 0)
-    assert service.feed.last_id(run_id) == last + 1
-    assert (viewer.cursor, data["first_id"]) == (last, last + 1)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ends import finish
+from ends import finish, queued
 
 from shared import events, settings, times
 from shared.errors import StoreAway
@@ -50,7 +50,7 @@ def test_a_killed_redis_comes_back_with_all_that_was_kept(own_redis: Any, tmp_pa
 
     own_redis.start()
     assert store.active_id() == run.run_id
-    assert store.queue() == [waiting.run_id]
+    assert queued(store) == [waiting.run_id]
     assert feed.read(run.run_id, 0) == before
     assert leases.renew(run.run_id, held.fence).status is RunStatus.STARTING
     feed.append(run.run_id, held.fence, batch)

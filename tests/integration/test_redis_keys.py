@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ends import queued
 from flask.testing import FlaskClient
 
 from shared import keys
@@ -60,7 +61,7 @@ def used(
     assert held is not None
     feed.append(run_id, held.fence, Batch(1, {}, tasks=[(1, {"task_id": 1})]))
     store.submit(make_run(), "queue")
-    store.cancel(store.queue()[-1])
+    store.cancel(queued(store)[-1])
     Presence(redis, 10).join()
     broker.ask_worker(0.1)
     reconcile(store, leases, broker, alone_before=None)

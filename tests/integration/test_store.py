@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from ends import finish
+from ends import finish, queued
 
 from shared import events, keys, times
 from shared.errors import Busy, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound, StoreAway
@@ -64,7 +64,7 @@ def test_of_fifty_one_starts_and_the_rest_queue(store: Store, feed: Feed, make_r
     taken = race(store, runs, "queue")
     assert Counter(item.outcome for item in taken) == {"started": 1, "queued": 49}
     places = {item.position: item.run_id for item in taken if item.outcome == "queued"}
-    assert store.queue() == [places[number] for number in range(1, 50)]
+    assert queued(store) == [places[number] for number in range(1, 50)]
     (started,) = [item for item in taken if item.outcome == "started"]
     assert store.active_id() == started.run_id
     assert Counter(store.get(run.run_id).run.status for run in runs) == {"starting": 1, "queued": 49}
@@ -101,7 +101,7 @@ def test_the_queue_is_first_come_first_served(store: Store, make_run: MakeRun) -
         assert begun is not None
         assert (begun.run_id, begun.status) == (following.run_id, RunStatus.STARTING)
         assert begun.started_at is not None
-    assert store.queue() == []
+    assert queued(store) == []
 
 
 def test_the_same_key_gives_the_same_answer(store: Store, make_run: MakeRun) -> None:
@@ -150,7 +150,7 @@ def test_a_submission_whose_answer_was_lost_is_answered_again(store: Store, make
     again = [store.submit(replace(run, pipeline="another"), "queue") for run in (started, waiting, later)]
     assert again == first
     assert [item.outcome for item in again] == ["started", "queued", "queued"]
-    assert store.queue() == [waiting.run_id, later.run_id]
+    assert queued(store) == [waiting.run_id, later.run_id]
     assert store.get(started.run_id).run.pipeline == "hello"
 
 
@@ -159,13 +159,12 @@ def test_a_queued_run_is_cancelled_at_once(store: Store, feed: Feed, make_run: M
     runs = [make_run() for _ in range(4)]
     for run in runs:
         store.submit(run, "queue")
-    assert store.position(runs[3].run_id) == 3
+    assert queued(store).index(runs[3].run_id) == 2
     assert store.cancel(runs[2].run_id)[1]
     ended, again = store.cancel(runs[2].run_id)
     assert (ended.status, again) == (RunStatus.CANCELLED, False)
     assert types(feed, runs[2].run_id) == ["status", "status", "complete"]
-    assert store.position(runs[2].run_id) is None
-    assert store.position(runs[3].run_id) == 2
+    assert queued(store) == [runs[1].run_id, runs[3].run_id]
     assert store.active_id() == runs[0].run_id
 
 
@@ -228,7 +227,7 @@ def test_eight_workers_begin_one_run(store: Store, make_run: MakeRun) -> None:
         store.submit(make_run(), "queue")
     for _ in range(4):
         finish(store, store.active_id() or "", RunStatus.SUCCEEDED)
-        head = store.queue()[0]
+        head = queued(store)[0]
         begun = [run for run in at_once([store.begin_next] * 8) if run is not None]
         assert [run.run_id for run in begun] == [head]
         assert store.active_id() == head
@@ -403,7 +402,7 @@ def test_runs_that_live_are_never_dropped(redis: Client, settings: Settings, mak
         store.submit(run, "queue")
     store.trim_history()
     assert {run.run_id for run in store.history(10)} >= {run.run_id for run in live}
-    assert store.queue() == [run.run_id for run in live[1:]]
+    assert queued(store) == [run.run_id for run in live[1:]]
     assert gone.status.final
 
 
@@ -511,7 +510,7 @@ def test_everything_says_that_redis_is_away() -> None:
     """Without Redis each call raises the one error that stands for it."""
     settings = load({"REDIS_URL": "redis://127.0.0.1:1/0"})
     store = Store(connect(settings.redis_url, timeout=0.5), settings)
-    for call in (store.active_id, store.queue, store.begin_next, store.trim_history, store.totals, store.latest_id):
+    for call in (store.active_id, store.begin_next, store.trim_history, store.totals, store.latest_id):
         with pytest.raises(StoreAway):
             call()
 

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 import orjson
 import pytest
-from ends import finish
+from ends import finish, queued
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -195,7 +195,7 @@ class Machine(RuleBasedStateMachine):
     def as_the_model_says(self) -> None:
         assert self.store.active_id() == self.active
         assert self.store.latest_id() == self.latest
-        assert self.store.queue() == self.queue
+        assert queued(self.store) == self.queue
         for run_id, said in self.said.items():
             status = self.store.get(run_id).run.status
             frames = [orjson.loads(frame) for _, frame in self.feed.read(run_id, 0, 1000)]

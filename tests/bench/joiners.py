@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,18 +52,19 @@ def _joining(cast: Cast, program: Path) -> Iterator[dict[str, Any]]:
 
 def measure(sizes: Sizes) -> list[Section]:
     """With joiners and without, in turns: of a run that begins, and of one with as much as is kept."""
-    allow_files(sizes.viewers)
+    allow_files(max(sizes.crowds))
     program = build.load_program(say)
     # So many that nothing goes meanwhile: then joiners can be held to miss nothing at all.
     most = KEPT_LINES // LINES
     seconds = min(sizes.seconds, most // _RATE // 2)
-    loads = [Load(sizes.viewers, _RATE, seconds, kept=kept) for kept in (0, most - _RATE * seconds - _OTHER_EVENTS)]
+    before = (0, most - _RATE * seconds - _OTHER_EVENTS)
+    loads = [Load(sockets, _RATE, seconds, kept=kept) for sockets, kept in product(sizes.crowds, before)]
     note = (
         f"{_RATE} frames/s, {_JOINERS} that come again after {_STAY_SECONDS} s on average, with the last id they "
         "have or from the beginning. Nothing was lost, doubled or out of order, at them or at those that stay: each "
         "joiner had every event of the run from there on."
     )
-    rows = [_measured(load, sizes.rounds, program) for load in loads]
+    rows = [_measured(load, sizes.trials, program) for load in loads]
     return [Section("Joining while many watch", rows, _HEADINGS, [note])]
 
 

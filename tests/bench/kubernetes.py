@@ -1,6 +1,7 @@
 """Measures a run on the tests' cluster, each row beside `kubectl` in the same run.
 
-`make bench-kubernetes` prints a Markdown table. It starts the cluster if it is not up, and leaves it up.
+`make bench-kubernetes` prints a Markdown table, and puts it into `docs/performance.md` when all could be measured. It
+starts the cluster if it is not up, and leaves it up.
 """
 
 import json
@@ -21,7 +22,8 @@ from typing import Any
 
 import orjson
 import pytest
-from bench.figures import HEADINGS, Row, compared, latencies, milliseconds, table
+from bench.document import DOCS, markdown, put
+from bench.figures import Row, Section, compared, latencies, milliseconds
 from bench.line import bare_python, memory_row
 from bench.processes import TrialFailed, Used, cpu_at_end, memory
 from bench.stage import MANY_KEPT, STREAM, say, whole_run
@@ -56,7 +58,7 @@ for( int n = 0; n < {_AT_ONCE}; n += {_CHUNK} ) {{
 
 
 def main() -> int:
-    """Measure all and print the table; 1 when not all could be measured."""
+    """Measure all, print the table and put it into the report; 1 when not all could be measured."""
     node = up(say)
     minutes: list[Minute] = []
     bursts: list[Burst] = []
@@ -71,12 +73,13 @@ def main() -> int:
     except (TrialFailed, NodeFailed, Refused, WebSocketException, AssertionError, pytest.fail.Exception) as error:
         say(str(error))
     rows += [*_steady_rows(minutes), *_burst_rows(bursts)]
-    print(table(HEADINGS, rows))
-    print(
-        f"\nBut for the first line, of {len(bursts)} runs: "
-        "what is in milliseconds of all their lines, all else the median."
-    )
-    return 0 if len(bursts) == _RUNS else 1
+    of = "what is in milliseconds of all their lines, all else the median"
+    section = Section("A run on Kubernetes", rows, notes=[f"But for the first line, of {len(bursts)} runs: {of}."])
+    print(markdown(section))
+    if len(bursts) < _RUNS:
+        return 1
+    put(DOCS, section)
+    return 0
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""`python -m bench.report`, with `tests` on the path: all that is measured on this machine, as Markdown and plots."""
+"""`python -m bench.report`, with `tests` on the path: all that is measured on this machine, as Markdown and plots.
+
+Each part is printed as it is measured, and takes its place in `docs/performance.md` if nothing went amiss and its sizes
+were the usual ones.
+"""
 
 import argparse
 import signal
@@ -28,9 +32,9 @@ from bench import (
     submit,
     wire,
 )
+from bench.document import DOCS, NoPlace, markdown, put
 from bench.fanout import compare
-from bench.figures import Section, table
-from bench.plot import svg
+from bench.figures import Section
 from bench.processes import TrialFailed
 from bench.sizes import SMALL, Sizes
 from bench.stage import say
@@ -58,25 +62,31 @@ PARTS: Mapping[str, Callable[[Sizes], Iterable[Section]]] = {
     "growth-processes": compare.by_processes,
     "growth-web": growth_web.measure,
 }
-_PLOTS = Path(__file__).parents[2] / "docs" / "plots"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure the parts that are asked for and print each as it is done; 1 when one could not be measured."""
+    """Measure the parts that are asked for; 1 when one could not be measured."""
     asked = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):  # what was started is stopped first
         signal.signal(number, lambda told, _: sys.exit(128 + told))
     given = {item.name: getattr(asked, item.name) for item in fields(Sizes)}
     sizes = replace(SMALL if asked.small else Sizes(), **{name: size for name, size in given.items() if size})
+    into = asked.into or (DOCS if sizes == Sizes() else None)
     whole = True
     for name in asked.only:
         began = time.monotonic()
         try:
+            sections = []
             for section in PARTS[name](sizes):
-                _show(section, asked.plots)
+                print(f"## {section.title}\n\n{markdown(section)}\n", flush=True)
+                sections.append(section)
+            if into is not None:
+                for section in sections:
+                    put(into, section)
         except (
             ToolMissing,
             TrialFailed,
+            NoPlace,
             AssertionError,
             pytest.fail.Exception,
         ) as error:  # it must not cost what the others find
@@ -89,7 +99,9 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="which parts")
-    parser.add_argument("--plots", type=Path, default=_PLOTS, help="the folder for the plots")
+    parser.add_argument(
+        "--into", type=Path, help=f"the folder of the report and its plots; {DOCS}, unless sizes are not the usual ones"
+    )
     parser.add_argument("--small", action="store_true", help="small sizes, to see that all works")
     for item in fields(Sizes):
         default = getattr(Sizes(), item.name)
@@ -97,18 +109,6 @@ def _parser() -> argparse.ArgumentParser:
         shown = " ".join(map(str, default)) if many else default
         parser.add_argument(f"--{item.name}", type=int, nargs="+" if many else None, help=f"instead of {shown}")
     return parser
-
-
-def _show(section: Section, plots: Path) -> None:
-    parts = [f"## {section.title}", table(section.headings, section.rows), *section.notes]
-    for name, plot in section.plots.items():
-        if not plot.lines:  # no trial could be carried out, which is told
-            continue
-        plots.mkdir(parents=True, exist_ok=True)
-        (plots / f"{name}.svg").write_text(svg(plot))
-        parts.append(f"![{plot.title}]({plots.name}/{name}.svg)")
-        say(f"{plot.title}: {plots / f'{name}.svg'}")
-    print("\n\n".join(parts), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

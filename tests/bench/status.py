@@ -2,15 +2,15 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.caller import API, Caller
 from bench.fanout import build
 from bench.fanout.servers import SERVERS
 from bench.fanout.trial import Load, opened
-from bench.figures import Section, compared, latencies
+from bench.figures import Row, Section, compared, latencies
 from bench.processes import allow_files, busiest, family, own_cpu_seconds
 from bench.sizes import Sizes
 from bench.stage import say
@@ -51,23 +51,28 @@ def who_answers(pids: Sequence[int], port: int) -> int:
 
 def measure(sizes: Sizes) -> list[Section]:
     """With sockets and without, in turns."""
-    allow_files(sizes.viewers)
+    allow_files(max(sizes.crowds))
     program = build.load_program(say)
-    load = Load(sizes.viewers, _RATE, sizes.seconds)
-    watched, alone = Taken(), Taken()
-    for _ in range(sizes.rounds):
-        _ask(load, program, watched)
-        _ask(Load(0, _RATE, sizes.seconds), program, alone)
-    rows, other = [], "without sockets"
-    for path in _PATHS:
-        what = f"`GET {path}`, {sizes.viewers:,} sockets with {_RATE} frames/s"
-        rows.append(latencies(what, other, watched.seconds[path], alone.seconds[path]))
-        rows.append(compared("… CPU of who answers (ms)", other, watched.cpu[path], alone.cpu[path]))
+    loads = [Load(sockets, _RATE, sizes.seconds) for sockets in sizes.crowds]
+    rows = [row for load in loads for row in _beside(load, sizes.trials, program)]
+    held = ", ".join(f"{load.sockets:,}: {load.socket_processes}" for load in loads)
     note = (
-        f"Socket processes: {load.socket_processes}. One more answers, each request on a connection of its own; "
-        "nothing was lost at the sockets."
+        f"Processes that hold sockets, {held}. One more answers, each request on a connection of its own; nothing was "
+        "lost at the sockets."
     )
     return [Section("Calls while many watch", rows, notes=[note])]
+
+
+def _beside(load: Load, rounds: int, program: Path) -> Iterator[Row]:
+    watched, alone = Taken(), Taken()
+    for _ in range(rounds):
+        _ask(load, program, watched)
+        _ask(replace(load, sockets=0, processes=load.socket_processes), program, alone)
+    other = "without sockets"
+    for path in _PATHS:
+        what = f"`GET {path}`, {load.sockets:,} sockets with {_RATE} frames/s"
+        yield latencies(what, other, watched.seconds[path], alone.seconds[path])
+        yield compared("… CPU of who answers (ms)", other, watched.cpu[path], alone.cpu[path])
 
 
 def _ask(load: Load, program: Path, found: Taken) -> None:

@@ -53,13 +53,14 @@ class Which(Enum):
 class Standing:
     """How things stand: a run, the first of its events that is kept, and the first hundred that wait, in order.
 
-    Where none is kept, the first is the one that comes next: 1 where there is no run. `preview` has the bodies of
-    events, the newest first, and `viewers` what each web process says of its sockets.
+    Where none is kept, the first is the one that comes next: 1 where there is no run. Of one that waits there is
+    `{run_id, pipeline, queued_at, triggered_by}`, secrets hidden. `preview` has the bodies of events, the newest first,
+    and `viewers` what each web process says of its sockets.
     """
 
     kept: Kept | None
     first_id: int
-    waiting: Sequence[Run]
+    waiting: Sequence[Mapping[str, Any]]
     preview: Sequence[bytes]
     viewers: Sequence[bytes]
 
@@ -127,6 +128,7 @@ class Store:
                     fingerprint,
                     _DAY,
                     keys.run(""),
+                    orjson.dumps(_entry(run)),
                 ],
             )
         return _submission(outcome.decode(), run_id.decode(), int(position), replayed=replayed == [1])
@@ -268,7 +270,7 @@ class Store:
         kept = _kept(found.decode(), fields) if found else None
         after = kept.last_id + 1 if kept else 1
         first_id = int(first.partition(b"-")[0]) if first else after
-        return Standing(kept, first_id, [_run(record) for record in waiting], preview, viewers)
+        return Standing(kept, first_id, list(map(orjson.loads, waiting)), preview, viewers)
 
     def queue_length(self) -> int:
         """How many runs wait."""
@@ -430,6 +432,11 @@ def _an_id(run_id: str) -> str:
     if ":" in run_id:
         raise RunNotFound(run_id)
     return run_id
+
+
+def _entry(run: Run) -> dict[str, Any]:
+    info = run.info()
+    return {name: info[name] for name in ("run_id", "pipeline", "queued_at", "triggered_by")}
 
 
 def _run(record: bytes) -> Run:

@@ -19,4 +19,4 @@ def finish(
 
 def queued(store: Store) -> list[str]:
     """The first hundred waiting runs, the next one first."""
-    return [run.run_id for run in store.standing(Which.NONE).waiting]
+    return [entry["run_id"] for entry in store.standing(Which.NONE).waiting]

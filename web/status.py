@@ -1,12 +1,12 @@
 """How things stand, in one answer: the run, its progress, the end of its log, the queue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from shared import times
-from shared.runs import Run, RunStatus
+from shared.runs import RunStatus
 from shared.store import Kept, Standing, Store, Which
 from web.presence import counted
 
@@ -62,11 +62,9 @@ def percent(kept: Kept) -> int:
     return int(kept.progress["percent"]) if kept.progress else 100 * (kept.run.status is RunStatus.SUCCEEDED)
 
 
-def queue(waiting: Sequence[Run]) -> list[dict[str, Any]]:
+def queue(waiting: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The waiting runs with their places."""
-    names = ("run_id", "pipeline", "queued_at", "triggered_by")
-    infos = [run.info() for run in waiting]
-    return [{name: info[name] for name in names} | {"position": place} for place, info in enumerate(infos, start=1)]
+    return [{**entry, "position": place} for place, entry in enumerate(waiting, start=1)]
 
 
 def _log_lines(newest_first: Sequence[bytes]) -> list[str]:

@@ -1,7 +1,7 @@
 -- Take a run in: it gets the free slot, a place in the queue, or nothing. First come, first served.
 -- KEYS: active queue history run events idempotency latest
 -- ARGV: run_id when_busy starting_record starting_body queued_record queued_body score queue_limit
---       idempotency_fingerprint ('' for none) idempotency_seconds run_key_prefix
+--       idempotency_fingerprint ('' for none) idempotency_seconds run_key_prefix entry (how it is listed while it waits)
 -- Returns {outcome, run_id, position, replayed}: started queued attached busy full reused.
 local active_key, queue_key, history_key = KEYS[1], KEYS[2], KEYS[3]
 local run_key, events_key, idempotency_key = KEYS[4], KEYS[5], KEYS[6]
@@ -35,6 +35,7 @@ else
   position = redis.call('LLEN', queue_key) + 1
   if position > tonumber(ARGV[8]) then return {'full', '', position - 1} end
   redis.call('RPUSH', queue_key, run_id)
+  redis.call('HSET', run_key, 'entry', ARGV[12])
   outcome, status, record, body = 'queued', 'queued', ARGV[5], ARGV[6]
 end
 

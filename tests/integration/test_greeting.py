@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from ends import finish
+from ends import finish, queued
 from flask import Flask
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
@@ -18,7 +18,7 @@ from shared.feed import Batch
 from shared.lease import Leases
 from shared.runs import Run, RunStatus
 from shared.settings import Settings
-from shared.store import Standing, Which
+from shared.store import Standing
 from web.hub import Hub, Viewer
 from web.outbox import Stalled
 from web.sockets import _greeted
@@ -75,7 +75,7 @@ def test_a_viewer_is_told_who_waits(service: Service, run_id: str, make_run: Cal
     waiting = [service.store.submit(make_run(), "queue").run_id for _ in range(2)]
     _, data = greeted(service, run_id, None)
     assert [(entry["run_id"], entry["position"]) for entry in data["queue"]] == [(waiting[0], 1), (waiting[1], 2)]
-    assert [run.run_id for run in service.store.standing(Which.NONE).waiting] == waiting
+    assert queued(service.store) == waiting
 
 
 def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service, run_id: str) -> None:

@@ -77,13 +77,13 @@ lint: setup-dev ## Check style, types and who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup-dev ## Measure all of this machine's part, with plots, in two hours (ARGS="--only line growth-lines --small")
+bench: setup-dev ## Measure this machine's part of docs/performance.md anew, in two hours (ARGS="--only line growth-lines --small")
 	@PYTHONPATH=tests $(BIN)/python -m bench.report $(ARGS)
 
 bench-fanout: setup-dev ## Measure many sockets beside other servers (ARGS="--sockets 1000 --rate 20 100 --rounds 3")
 	@PYTHONPATH=tests $(BIN)/python -m bench.fanout $(ARGS)
 
-bench-kubernetes: setup-dev ## Measure a run on that Kubernetes (make cluster) beside kubectl
+bench-kubernetes: setup-dev ## Measure the part of docs/performance.md on that Kubernetes (make cluster)
 	@PYTHONPATH=tests $(BIN)/python -m bench.kubernetes
 
 cluster: setup ## Start a real one-node Kubernetes on this machine (Debian, as root)

@@ -237,22 +237,25 @@ def cancel(session: Session, run_id: str | None) -> None:
 
 
 @commands.command()
-@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@click.option("--limit", "-n", type=click.IntRange(1, 100), default=20, show_default=True)
+@click.option("--before", metavar="RUN_OR_TIME", help="Only runs that were submitted before that one, or that time.")
 @click.option(
     "--status", "wanted", type=click.Choice([status.value for status in RunStatus]), help="Only runs of this status."
 )
 @json_option
 @click.pass_obj
-def history(session: Session, limit: int, wanted: str | None) -> None:
-    """List runs, newest first."""
-    query = {"limit": limit} | ({"status": wanted} if wanted else {})
+def history(session: Session, limit: int, before: str | None, wanted: str | None) -> None:
+    """List runs, newest first; with --before, page by page."""
+    query = {"limit": limit} | {name: value for name, value in (("before", before), ("status", wanted)) if value}
     answer = session.client.call("GET", "/history", params=query)
     rows = [
         row | {"took": show.seconds(row["duration_seconds"]), "message": show.brief(row["message"] or "")}
         for row in answer
     ]
     columns = [("run_id", "RUN"), ("status", "STATUS"), ("pipeline", "PIPELINE"), ("started_at", "STARTED")]
-    none = f"No run is {wanted}." if wanted else f"No run yet; `{show.called()} run PIPELINE` starts one."
+    none = f"No run yet; `{show.called()} run PIPELINE` starts one."
+    if wanted or before:
+        none = f"No run is {' and '.join(filter(None, [wanted, before and f'older than {before}']))}."
     session.answer(answer, show.table(rows, [*columns, ("took", "TOOK"), ("message", "MESSAGE")], none))
 
 

@@ -54,8 +54,8 @@ class Standing:
     """How things stand: a run, the first of its events that is kept, and the first hundred that wait, in order.
 
     Where none is kept, the first is the one that comes next: 1 where there is no run. Of one that waits there is
-    `{run_id, pipeline, queued_at, triggered_by}`, secrets hidden. `preview` has the bodies of events, the newest first,
-    and `viewers` what each web process says of its sockets.
+    `{run_id, pipeline, queued_at, triggered_by}`, secrets hidden. `preview` has the bodies of log events, the newest
+    first, and `viewers` what each web process says of its sockets.
     """
 
     kept: Kept | None
@@ -262,7 +262,7 @@ class Store:
             self.redis.transaction(free, keys.ACTIVE, keys.run(run_id))
 
     def standing(self, of: str | Which, preview_lines: int = 0) -> Standing:
-        """How things stand at one moment, for a run; with the newest events that have so many lines, of forty at most.
+        """How things stand at one moment, and so many of the newest lines of a run that its last forty events have.
 
         Raises RunNotFound.
         """
@@ -428,8 +428,8 @@ def _never_began(status: RunStatus) -> tuple[RunStatus, str]:
 
 
 def _an_id(run_id: str) -> str:
-    """The id itself. Raises RunNotFound for what would name another key of a run."""
-    if ":" in run_id:
+    """The id itself. Raises RunNotFound for what would name another key of a run, and for nothing at all."""
+    if not run_id or ":" in run_id:
         raise RunNotFound(run_id)
     return run_id
 

@@ -34,11 +34,11 @@ def list_artifacts(run: Run, places: RunPlaces) -> dict[str, Any]:
     return {"run_id": run_id, "artifacts": found, "truncated": False}
 
 
-def send_artifact(places: RunPlaces, kind: str, name: str) -> Response:
+def send_artifact(run: Run, places: RunPlaces, kind: str, name: str) -> Response:
     """One file. A page in it may run its scripts, but not as a page of this service. Raises NotFound."""
     root, allowed = _roots(kind, places)
     path = root / name
-    if ".." in path.parts or "\0" in name or not _may_be_shown(path, allowed):
+    if not run.started_at or ".." in path.parts or "\0" in name or not _may_be_shown(path, allowed):
         raise NotFound("No such file is kept for this run.")
     response = send_file(path, conditional=True)
     response.headers["Content-Security-Policy"] = "sandbox allow-scripts"

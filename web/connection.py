@@ -181,7 +181,7 @@ class Connection:
 
     def _take(self, event: Event) -> bool:
         match event:
-            case Ping():
+            case Ping() if self._tolerates_one_more():
                 with suppress(OSError):  # it is gone, or reads nothing of all that waits already
                     self.outbox.send(self._protocol.send(event.response()))
             case Pong():
@@ -201,13 +201,17 @@ class Connection:
         self._size += len(part.data)
         if self._size > _MOST_BYTES:
             self.refuse(CloseReason.MESSAGE_TOO_BIG, "Message is too big; this socket listens to none.")
-        if part.message_finished:
+        elif self._tolerates_one_more() and part.message_finished:
             self._size = 0
-            now = time.monotonic()
-            earned = (now - self._heard_at) * _MESSAGES_A_MINUTE / 60
-            self._allowance, self._heard_at = min(_MESSAGES_A_MINUTE, self._allowance + earned) - 1, now
-            if self._allowance < 0:
-                self.refuse(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
+
+    def _tolerates_one_more(self) -> bool:
+        """Whether one more ping or part of a message is within the allowance; the socket is closed otherwise."""
+        now = time.monotonic()
+        earned = (now - self._heard_at) * _MESSAGES_A_MINUTE / 60
+        self._allowance, self._heard_at = min(_MESSAGES_A_MINUTE, self._allowance + earned) - 1, now
+        if self._allowance < 0:
+            self.refuse(CloseReason.POLICY_VIOLATION, "Too many messages; this socket listens to none.")
+        return self._allowance >= 0
 
     def _end(self) -> None:
         if self._closing:  # the goodbye, and what was offered before it, is still on its way to a slow reader

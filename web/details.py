@@ -83,7 +83,8 @@ def details(service: Service) -> Blueprint:
     @describe(None, NOT_FOUND, tags=["details"])
     def artifact(run_id: str, kind: str, name: str) -> tuple[Any, int, list[tuple[str, str]]]:
         """One file that a run left."""
-        sent = send_artifact(places_of(store.get(run_id).run), kind, name)
+        run = store.get(run_id).run
+        sent = send_artifact(run, places_of(run), kind, name)
         # In parts, because spectree reads the whole of a Response into memory.
         return sent.response, sent.status_code, list(sent.headers)
 

@@ -225,12 +225,14 @@ class Hub:
                 if not page or viewer.tell_anew is None:
                     raise Stalled
                 viewer.tell_anew(page[0][0])
-            waited = self._write_page(viewer, page)
+            written = self._write_page(viewer, page)
             last_id = max(last_id, viewer.cursor)
-            if viewer.cursor == last_id and not waited:  # after a wait Redis may be another
+            if viewer.cursor == last_id and written:
                 return last_id, viewer.last
-            # A page waits in memory for whoever reads slowly, and thousands may.
             viewer.most = max(1, min(_PAGE, _PAGE_BYTES // max(len(frame) for _, frame in page)))
+            if not written:  # thousands may read slowly: what was read for them must not wait in memory
+                page = []
+                viewer.outbox.flush()
             last_id, page = self._look_on(viewer, viewer.run_id, last_id)
         return last_id, viewer.last if viewer.cursor == last_id else b""
 
@@ -254,22 +256,19 @@ class Hub:
 
     def _look_on(self, viewer: Viewer, run_id: str, last_id: int) -> tuple[int, Page]:
         """The same for one that has not all up to that event yet, by one command where its last event is in place."""
-        page = self._feed.read(run_id, viewer.cursor - 1, viewer.most + 1)
+        page = self._feed.read(run_id, viewer.cursor - 1, viewer.most + 1) if viewer.cursor else []
         in_place = page and page[0][0] == viewer.cursor and text_frame(page[0][1]) == viewer.last
         if in_place and (len(page) > 1 or viewer.cursor == last_id):
             return last_id, page[1:]
         return self._look(viewer, run_id)
 
     def _write_page(self, viewer: Viewer, page: list[tuple[int, bytes]]) -> bool:
-        """Whether it had to wait for the client."""
-        viewer.tell_anew, waited = None, False
+        """Whether all of it could be written; the rest must be written when the client has read what is pending."""
         for piece in _pieces((number, text_frame(frame)) for number, frame in page):
-            whole = b"".join(frame for _, frame in piece)
-            while not viewer.outbox.offer(whole, most=_CATCH_UP_BYTES):
-                viewer.outbox.flush()
-                waited = True
-            viewer.cursor, viewer.last = piece[-1]
-        return waited
+            if not viewer.outbox.offer(b"".join(frame for _, frame in piece), most=_CATCH_UP_BYTES):
+                return False
+            viewer.tell_anew, (viewer.cursor, viewer.last) = None, piece[-1]
+        return True
 
     def _join(self, viewer: Viewer, last_id: int, last: bytes, current: str | None) -> bool:
         """Make a viewer live if it has all that the live ones of its run have; it has all up to that event."""
@@ -443,6 +442,8 @@ class Hub:
                 frames = [frame for frame in piece if frame[0] > channel.cursor]
                 if not frames:
                     continue
+                if frames[0][0] > channel.cursor + 1:  # others have begun anew in it, and it is read on from there
+                    return
                 # From now on whoever joins has all of this, and whoever was here gets it now.
                 before = channel.cursor
                 channel.cursor, channel.last = frames[-1]
@@ -511,8 +512,35 @@ class Hub:
                 if before is not None and viewer.cursor >= before.cursor:
                     viewer.lead_on(run_id)
             self.current = run_id
+        led = [viewer for viewer in movers if viewer.run_id == run_id]
+        try:
+            together = bool(led) and self._begin_together(run_id, led)
+        except StoreAway:
+            together = False
         for viewer in movers:
-            self._in_thread(viewer)
+            if not together or viewer.run_id != run_id:
+                self._in_thread(viewer)
+
+    def _begin_together(self, run_id: str, viewers: list[Viewer]) -> bool:
+        """Make these, who have nothing of that run yet, live, and write what there is of it, each frame once for all.
+
+        False, and nothing done, when its first events are not kept. Raises StoreAway, before it has done anything.
+        """
+        _, _, page = self._feed.read_on(run_id, 0, _PAGE)
+        if not page or page[0][0] > 1:
+            return False
+        with self._lock:
+            there = self._viewers.intersection(viewers)
+            if not there:
+                return True
+            channel = self._channels.setdefault(run_id, Channel(run_id, 0))
+            # Whoever sees it already stays ahead until the others have as much.
+            channel.cursor, channel.last = 0, b""
+            channel.viewers |= there
+        self._deliver(channel, page)
+        with suppress(StoreAway):  # they are live, and read on with the channel
+            self._read_on(channel)
+        return True
 
     def _in_thread(self, viewer: Viewer) -> None:
         threading.Thread(target=self._catch_up_slow, args=(viewer,), name="catch-up", daemon=True).start()

@@ -185,8 +185,11 @@ class Outbox:
         self._hang_up()
 
     def _wait_writable(self) -> None:
+        descriptor = self._sock.fileno()
+        if descriptor < 0:  # it was ended, and closed, before this thread came to anything
+            return
         poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLOUT)
+        poll.register(descriptor, select.POLLOUT)
         poll.poll(_PULSE_SECONDS * 1000)
 
     def _hang_up(self) -> None:

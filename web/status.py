@@ -68,8 +68,7 @@ def queue(waiting: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _log_lines(newest_first: Sequence[bytes]) -> list[str]:
-    told = [orjson.loads(body) for body in reversed(newest_first)]
-    return [line["message"] for event in told if event["type"] == "log" for line in event["data"]["lines"]]
+    return [line["message"] for body in reversed(newest_first) for line in orjson.loads(body)["data"]["lines"]]
 
 
 def _at_work(kept: Kept) -> bool:

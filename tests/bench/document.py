@@ -15,7 +15,22 @@ _PLOTS = "plots"
 
 
 class NoPlace(Exception):
-    """The document has no place for a section of that title."""
+    """There is no document, or it has no place for a section of that title."""
+
+
+def moment() -> str:
+    """The day, and the commit that is checked out now."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    # A report that is half written is no change of what is measured.
+    changed = _git("status", "--porcelain", "--", ".", ":!docs")
+    named = f"`{commit}`{' and what is changed since' if changed else ''}" if commit else "an unknown commit"
+    return f"{datetime.now():%-d %B %Y}, at {named}"
+
+
+def check(docs: Path) -> None:
+    """Raises NoPlace when there is no document in that folder."""
+    if not (docs / _DOCUMENT).is_file():
+        raise NoPlace(f"{docs} has no {_DOCUMENT} with places for what is measured.")
 
 
 def markdown(section: Section) -> str:
@@ -24,15 +39,18 @@ def markdown(section: Section) -> str:
     return "\n\n".join([table(section.headings, section.rows), *section.notes, *plots])
 
 
-def put(docs: Path, section: Section) -> None:
-    """Replace what the document in that folder says of a section, tell when it was measured, and draw its plots.
+def put(docs: Path, section: Section, since: str) -> None:
+    """Replace what the document in that folder says of a section, tell since when it was measured, and draw its plots.
 
     Raises NoPlace, and changes nothing.
     """
+    check(docs)
     document = docs / _DOCUMENT
     begin, end = f"<!-- bench: {section.title} -->", "<!-- /bench -->"
     place = re.compile(f"(?<={re.escape(begin)}\n).*?(?={end})", re.DOTALL)
-    said = f"\n*{_when()}*\n\n{markdown(section)}\n\n"
+    until = moment()
+    when = since if until == since else f"{since}, to {until}"
+    said = f"\n*{when}*\n\n{markdown(section)}\n\n"
     text, places = place.subn(lambda _: said, document.read_text(encoding="utf-8"), count=1)
     if not places:
         raise NoPlace(f"{document} has no place for it: {begin} and {end}, a line each.")
@@ -41,17 +59,6 @@ def put(docs: Path, section: Section) -> None:
             (docs / _PLOTS).mkdir(exist_ok=True)
             (docs / _PLOTS / f"{name}.svg").write_text(svg(plot), encoding="utf-8")
     document.write_text(text, encoding="utf-8")
-
-
-def _when() -> str:
-    return f"{datetime.now():%-d %B %Y}, at {_commit()}"
-
-
-def _commit() -> str:
-    commit = _git("rev-parse", "--short", "HEAD")
-    # A report that is half written is no change of what is measured.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
-    return f"`{commit}`{' and what is changed since' if changed else ''}" if commit else "an unknown commit"
 
 
 def _git(*arguments: str) -> str:

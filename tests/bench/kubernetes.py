@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 import pytest
-from bench.document import DOCS, markdown, put
+from bench.document import DOCS, markdown, moment, put
 from bench.figures import Row, Section, compared, latencies, milliseconds
 from bench.line import bare_python, memory_row
 from bench.processes import TrialFailed, Used, cpu_at_end, memory
@@ -59,6 +59,7 @@ for( int n = 0; n < {_AT_ONCE}; n += {_CHUNK} ) {{
 
 def main() -> int:
     """Measure all, print the table and put it into the report; 1 when not all could be measured."""
+    when = moment()
     node = up(say)
     minutes: list[Minute] = []
     bursts: list[Burst] = []
@@ -78,7 +79,7 @@ def main() -> int:
     print(markdown(section))
     if len(bursts) < _RUNS:
         return 1
-    put(DOCS, section)
+    put(DOCS, section, when)
     return 0
 
 

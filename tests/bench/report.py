@@ -8,6 +8,7 @@ import argparse
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from bench import (
     burst,
     filters,
+    followers,
     growth_history,
     growth_lines,
     growth_web,
@@ -32,14 +34,11 @@ from bench import (
     submit,
     wire,
 )
-from bench.document import DOCS, NoPlace, markdown, put
+from bench.document import DOCS, check, markdown, moment, put
 from bench.fanout import compare
 from bench.figures import Section
-from bench.processes import TrialFailed
 from bench.sizes import SMALL, Sizes
 from bench.stage import say
-
-from nfctl.programs import ToolMissing
 
 PARTS: Mapping[str, Callable[[Sizes], Iterable[Section]]] = {
     "fanout": compare.by_sockets,
@@ -48,6 +47,7 @@ PARTS: Mapping[str, Callable[[Sizes], Iterable[Section]]] = {
     "submit": submit.measure,
     "status": status.measure,
     "joiners": joiners.measure,
+    "followers": followers.measure,
     "stalled": stalled.measure,
     "filters": filters.measure,
     "pod": pod.measure,
@@ -72,9 +72,11 @@ def main(arguments: Sequence[str]) -> int:
     given = {item.name: getattr(asked, item.name) for item in fields(Sizes)}
     sizes = replace(SMALL if asked.small else Sizes(), **{name: size for name, size in given.items() if size})
     into = asked.into or (DOCS if sizes == Sizes() else None)
+    if into is not None:
+        check(into)
     whole = True
     for name in asked.only:
-        began = time.monotonic()
+        began, when = time.monotonic(), moment()
         try:
             sections = []
             for section in PARTS[name](sizes):
@@ -82,16 +84,10 @@ def main(arguments: Sequence[str]) -> int:
                 sections.append(section)
             if into is not None:
                 for section in sections:
-                    put(into, section)
-        except (
-            ToolMissing,
-            TrialFailed,
-            NoPlace,
-            AssertionError,
-            pytest.fail.Exception,
-        ) as error:  # it must not cost what the others find
+                    put(into, section, when)
+        except (Exception, pytest.fail.Exception) as error:  # whatever it is, it must not cost what the others find
             whole = False
-            say(f"{name}: {error}")
+            say(f"{name}: {''.join(traceback.format_exception_only(error)).strip()}")
         say(f"{name}: {time.monotonic() - began:.0f} s")
     return 0 if whole else 1
 

@@ -45,11 +45,12 @@ def measure(sizes: Sizes) -> list[Section]:
     program = build.load_program(say)
     number = max(1, sizes.viewers // _A_TENTH)
     alone, beside = Found(), Found()
-    with service_with_child() as running, readers() as pool:
-        answers = who_answers(running.children("gunicorn"), running.port)
+    with readers() as pool:
         for _ in range(sizes.trials):
-            _play(running, 0, alone, pool, program, answers)
-            _play(running, number, beside, pool, program, answers)
+            for many, found in ((0, alone), (number, beside)):
+                with service_with_child() as running:  # another one: what a process once had, it has for good
+                    answers = who_answers(running.children("gunicorn"), running.port)
+                    _play(running, many, found, pool, program, answers)
             say(f"{number} that read nothing: gone after {beside.gone[-1]:.0f} s, {beside.memory[-1]:.0f} MiB")
     what = f"{number} read nothing, {_WATCHERS} watch {_RATE:,} lines/s"
     rows = [
@@ -73,7 +74,9 @@ def _play(running: Service, number: int, found: Found, pool: ProcessPoolExecutor
     """Raises TrialFailed when one is still served at the end, or somebody that reads was not served in order."""
     run_id, watching = begin(running, Scene(_RATE, _WATCHERS), _SECONDS, pool, program)
     with ExitStack() as opened, closing(Caller(running.port)) as caller:
-        silent = [opened.enter_context(closing(_silent(running.port, run_id))) for _ in range(number)]
+        # Every other one asks for all that is kept, and reads none of it.
+        wanted = [f"{run_id}&since=0" if each % 2 else run_id for each in range(number)]
+        silent = [opened.enter_context(closing(_silent(running.port, query))) for query in wanted]
         began, gone, most = time.monotonic(), None, 0.0
         while (now := time.monotonic()) < began + _SECONDS:
             most = max(most, sum(map(memory, running.children("gunicorn"))))
@@ -91,9 +94,9 @@ def _play(running: Service, number: int, found: Found, pool: ProcessPoolExecutor
     found.gone.append(gone)
 
 
-def _silent(port: int, run_id: str) -> WebSocket:
+def _silent(port: int, wanted: str) -> WebSocket:
     """A socket that is greeted, and then reads no more."""
-    made = create_connection(f"ws://127.0.0.1:{port}{STREAM}?run_id={run_id}", timeout=_PATIENCE)
+    made = create_connection(f"ws://127.0.0.1:{port}{STREAM}?run_id={wanted}", timeout=_PATIENCE)
     made.recv()
     return made
 

@@ -265,6 +265,7 @@ def test_artifacts_are_listed_and_sent(api: FlaskClient, settings: Settings, end
     waits = (api.post(f"{API}/run", json={"resume": run.run_id, "when_busy": "queue"}).json or {})["run_id"]
     left = checked(api.get(f"{API}/runs/{waits}/artifacts"), answers.ArtifactsAnswer)["artifacts"]
     assert left == []  # those are of the run that it resumes, in whose session's directory they lie
+    problem(api.get(found["artifacts"][1]["url"].replace(run.run_id, waits)), 404)
     for name in ("out", "../outside", "%2e%2e/outside", "none", "", "a%00b", "x" * 300, "x/" * 200):
         problem(api.get(f"{API}/runs/{run.run_id}/artifacts/output/{name}"), 404)
 

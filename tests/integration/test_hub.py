@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,11 +80,14 @@ class Talk:
 
     def begin(self) -> str:
         """A new run has the slot."""
-        self.run_id = self.store.submit(self._make_run(), "reject").run_id
-        held = self._leases.acquire(self.run_id)
+        return self.take(self.store.submit(self._make_run(), "reject").run_id)
+
+    def take(self, run_id: str) -> str:
+        """That run is the one that says something."""
+        held = self._leases.acquire(run_id)
         assert held is not None
-        self._fence, self._batch = held.fence, 0
-        return self.run_id
+        self.run_id, self._fence, self._batch = run_id, held.fence, 0
+        return run_id
 
     def say(self, *lines: str) -> None:
         """The run says something; each line is an event."""
@@ -443,6 +447,62 @@ def test_a_viewer_follows_from_run_to_run(talk: Talk, watch: Watch, eventually: 
     assert told == [(run_id, number) for run_id in runs for number in range(1, 6)]
 
 
+def test_those_that_follow_are_led_on_together(
+    hub: Hub,
+    talk: Talk,
+    watch: Watch,
+    store: Store,
+    make_run: MakeRun,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What there is of the next run is read once for all of them; who sees that run already has nothing twice."""
+    first = talk.begin()
+    second = store.submit(make_run(), "queue").run_id
+    followers, ahead = [watch() for _ in range(30)], watch(second)
+    for one in followers:
+        eventually(lambda one=one: one.ids(first) == [1])
+    eventually(lambda: ahead.ids(second) == [1])
+    reads: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        real = getattr(hub._feed, name)
+
+        def read(*args: Any) -> Any:
+            reads.append(name)
+            return real(*args)
+
+        return read
+
+    for name in ("read", "read_on"):
+        monkeypatch.setattr(hub._feed, name, counted(name))
+    talk.end()
+    store.begin_next()
+    for one in followers:
+        eventually(lambda one=one: one.ids(second) == [1, 2])
+    assert len(reads) < len(followers)
+    talk.take(second)
+    talk.say("one", "two")
+    talk.end()
+    for one in [*followers, ahead]:
+        eventually(lambda one=one: one.ids(second) == [1, 2, 3, 4, 5, 6])
+    assert {tuple(one.ids(first)) for one in followers} == {(1, 2, 3)}
+    assert hub._channels[second].viewers == {one.viewer for one in [*followers, ahead]}
+
+
+def test_none_is_led_to_a_run_whose_first_events_are_gone(
+    redis: Client, store: Store, feed: Feed, talk: Talk, watch: Watch
+) -> None:
+    """Then each goes by itself, and is told."""
+    run_id = talk.begin()
+    talk.say("one")
+    redis.xdel(keys.events(run_id), "1-0")
+    viewer = watch(run_id, cursor=2).viewer
+    aside = Hub(redis, store, feed, Presence(redis, 1000))
+    assert not aside._begin_together(run_id, [viewer])
+    assert not aside._channels
+
+
 def test_joining_while_events_flow(talk: Talk, watch: Watch, eventually: Eventually) -> None:
     """Viewers that join at any moment, from any event on, get each later event once and in order."""
     chance = random.Random(7)
@@ -720,27 +780,31 @@ def test_one_that_reads_slowly_is_told_of_a_loss_between_two_pages(
     assert len(sent) == 1
 
 
-def test_one_that_waits_within_its_last_page_is_told_of_a_loss(
+def test_one_that_has_to_wait_is_sent_what_there_is_by_then(
     redis: Client, store: Store, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it is sent after that is all that it wanted, and Redis has others under the same ids by then."""
+    """Nothing was kept for it meanwhile: Redis has others under the same ids, and it has seen none of those before."""
     run_id = talk.begin()
     talk.say("one")
     before = dumped(redis, keys.run(run_id), keys.events(run_id))
     talk.say("two", "three")
-    taken, closed = iter([False, True]), list[tuple[int, str]]()
-    outbox: Any = SimpleNamespace(
-        offer=lambda _frames, **_: next(taken),
-        flush=lambda: set_back_and_go_on(redis, run_id, before, 4),
-        idle=True,
-    )
+    taken, offered, closed = iter([False, True]), list[bytes](), list[tuple[int, str]]()
+
+    def offer(frames: bytes, **_: int) -> bool:
+        offered.append(frames)
+        return next(taken)
+
+    flush = partial(set_back_and_go_on, redis, run_id, before, 4)
+    outbox: Any = SimpleNamespace(offer=offer, flush=flush, idle=True)
     hub = Hub(redis, store, feed, Presence(redis, 1000))
     slow = Viewer(outbox, lambda *told: closed.append(told), lambda: None, run_id, cursor=1, follows=False)
     hub.start(lambda: False, when_needed=True)
     monkeypatch.setattr(hub, "_begin", lambda: None)  # nobody else reads
-    with pytest.raises(Stalled):
-        hub.add(slow)
-    assert closed == LOST
+    hub.add(slow)
+    assert (slow.cursor, closed) == (4, [])
+    assert b"three" in offered[0]
+    assert b"three" not in offered[1]
+    assert offered[1].count(b'"data":{}') == 2
 
 
 @pytest.mark.parametrize("more", [0, 3], ids=["as many", "more"])
@@ -800,6 +864,7 @@ def test_a_loss_is_told_before_another_run_is_followed(
     with redis.pipeline(transaction=True) as lost:
         set_back_and_go_on(lost, first, before)
         lost.set(keys.ACTIVE, "run-20260131-000000-abcdef12")
+        lost.hset(keys.run("run-20260131-000000-abcdef12"), "seq", 0)
         lost.execute()
     hub.notice()
     assert watcher.closed[:1] == LOST

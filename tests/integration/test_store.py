@@ -16,12 +16,13 @@ from ends import finish, queued
 
 from shared import events, keys, times
 from shared.errors import Busy, Fenced, IllegalMove, KeyReused, QueueFull, RunNotFound, StoreAway
+from shared.events import LogLine
 from shared.feed import Batch, Feed
 from shared.lease import Leases
 from shared.redis_client import Client, connect
 from shared.runs import Run, RunStatus
 from shared.settings import Settings, load
-from shared.store import Kept, Store, Submission, WhenBusy
+from shared.store import Kept, Store, Submission, WhenBusy, Which
 
 MakeRun = Callable[..., Run]
 Ended = Callable[..., Run]
@@ -488,6 +489,43 @@ def test_the_run_to_show_is_the_active_one_else_the_last_to_begin(
     assert store.latest_id() == second.run_id
     redis.delete(keys.run(second.run_id))  # its time is over
     assert store.latest_id() is None
+
+
+def test_how_things_stand_is_told_of_runs_that_are_there(store: Store, redis: Client, make_run: MakeRun) -> None:
+    """Not of one without a name, and not of one whose record is gone while it has the slot."""
+    store.submit(run := make_run(), "queue")
+    store.submit(waits := make_run(triggered_by="you"), "queue")
+    for none in ("", "run-none", f"{run.run_id}:events"):
+        with pytest.raises(RunNotFound):
+            store.standing(none)
+    told = store.standing(Which.ACTIVE)
+    assert told.kept == store.get(run.run_id)
+    assert told == store.standing(run.run_id) == store.standing(Which.LATEST)
+    entry = {"run_id": waits.run_id, "pipeline": "hello", "queued_at": times.to_text(waits.queued_at)}
+    assert list(told.waiting) == [entry | {"triggered_by": "you"}]
+    redis.delete(keys.run(run.run_id))
+    for which in Which:
+        assert store.standing(which).kept is None
+
+
+def test_a_preview_has_the_newest_lines_and_nothing_else(
+    store: Store, feed: Feed, leases: Leases, make_run: MakeRun
+) -> None:
+    """As many log events as have so many lines, among the last forty of all kinds."""
+    run_id = store.submit(make_run(), "queue").run_id
+    held = leases.acquire(run_id)
+    assert held is not None
+    line = LogLine("2026-01-31T00:00:00Z", "said", "p", "nextflow", "stdout", 1)
+    wrong = events.error(run_id, times.now(), level="error", message="no", source="nextflow")
+    said = [events.log(run_id, [line] * 3, times.now()), wrong, events.log(run_id, [line] * 2, times.now()), wrong]
+    feed.append(run_id, held.fence, Batch(1, {}, said))
+
+    def lines(most: int) -> list[int]:
+        return [orjson.loads(body)["data"]["count"] for body in store.standing(run_id, most).preview]
+
+    assert (lines(0), lines(1), lines(2), lines(3), lines(100)) == ([], [2], [2], [2, 3], [2, 3])
+    feed.append(run_id, held.fence, Batch(2, {}, [wrong] * 37))
+    assert lines(100) == [2]
 
 
 def test_a_clock_that_steps_back_changes_no_order(

@@ -266,6 +266,9 @@ def test_what_nfctl_says(service: Any, tmp_path: Path) -> None:
     assert service.nfctl("logs", run_id).stdout.splitlines() == service.lines(run_id)
     assert service.nfctl("logs", run_id, "-n", "2").stdout.splitlines() == service.lines(run_id)[-2:]
     assert run_id not in service.nfctl("history", "--status", "failed").stdout
+    older = service.nfctl("history", "-n", "5", "--before", run_id)
+    assert (older.returncode, run_id in service.nfctl("history", "-n", "1").stdout) == (0, True)
+    assert f"{run_id} " not in older.stdout
     unknown = service.nfctl("history", "--status", "fine")
     assert (unknown.returncode, "succeeded" in unknown.stderr) == (2, True)
     assert run_id in service.nfctl("--json", "status").stdout

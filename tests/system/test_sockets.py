@@ -144,6 +144,8 @@ def test_refusals_come_before_the_upgrade(service: Any) -> None:
         return httpx.get(url, headers=upgrade | headers).status_code
 
     assert status("?run_id=run-from-nowhere") == 404
+    assert status("?run_id=") == 404
+    assert status("?run_id=&since=5") == 404
     assert status("?since=minus") == 422
     assert status("?since=-1") == 422
     assert status("", Origin="https://evil.example") == 403

@@ -148,6 +148,21 @@ def test_a_ping_is_answered(pair: Pair) -> None:
     assert (type(answer).__name__, getattr(answer, "payload", None)) == ("Pong", b"abc")
 
 
+@pytest.mark.parametrize("said", [Ping(b"abc"), TextMessage("", message_finished=False)])
+def test_who_pings_or_says_nothing_again_and_again_is_closed(pair: Pair, said: Event) -> None:
+    """A hundred times are answered, but no flood of it."""
+    _, client = pair
+    for _ in range(100):
+        client.say(said)
+        assert not isinstance(said, Ping) or not isinstance(client.next(), CloseConnection)
+    for _ in range(30):
+        client.say(said)
+    while isinstance(event := client.next(), Pong):
+        pass
+    assert isinstance(event, CloseConnection)
+    assert (event.code, (event.reason or "")[:17]) == (1008, "Too many messages")
+
+
 def test_a_client_may_close(pair: Pair) -> None:
     """Its goodbye is answered, after what was offered before; whoever waits for the end is told, once."""
     connection, client = pair

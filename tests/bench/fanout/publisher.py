@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from ends import finish
+
 from shared import events, times
 from shared.events import Event, LogLine
 from shared.feed import Batch, Feed
 from shared.lease import Leases
 from shared.redis_client import connect
-from shared.runs import Run, job_name, new_run_id, new_session_id
+from shared.runs import Run, RunStatus, job_name, new_run_id, new_session_id
 from shared.settings import load
 from shared.store import Store
 
@@ -21,6 +23,9 @@ LINES = 5
 """Lines of an event: so many make a frame of about 1.2 KB."""
 
 _RENEW_SECONDS = 2.5
+_STREAM = "/api/v1/pipeline/stream"
+# The first of all tells that it starts.
+_FIRST_OF_A_RUN = 2
 _TEXT = "[a1/b2c3d4] Submitted process > ALIGN (sample_17)"
 
 
@@ -41,25 +46,28 @@ class Sender(Protocol):
 class ToFeed:
     """As a worker does: a run, a lease, and one batch after another, each showing the fence.
 
-    So many events are `kept` before the first that is asked for.
+    So many events are `kept` before the first that is asked for. Its sockets name the run, unless they `follow`.
     """
 
-    def __init__(self, redis_url: str, kept: int) -> None:
+    def __init__(self, redis_url: str, kept: int, *, follow: bool = False) -> None:
         settings = load({"REDIS_URL": redis_url})
         redis = connect(redis_url)
-        now = times.now()
-        run = Run(run_id=new_run_id(now), pipeline="fan-out", session_id=new_session_id(), queued_at=now)
-        Store(redis, settings).submit(run, "reject")
-        self._feed, self._leases = Feed(redis, settings), Leases(redis)
-        self.run_id = run.run_id
-        self.path = f"/api/v1/pipeline/stream?run_id={run.run_id}"
-        self._batches = 0
-        self.first = self._feed.last_id(run.run_id) + 1
+        self._store, self._feed, self._leases = Store(redis, settings), Feed(redis, settings), Leases(redis)
+        self.submit()
+        self.path = _STREAM if follow else f"{_STREAM}?run_id={self.run_id}"
         self.begin()
         for number in range(self.first, self.first + kept):
-            self.send(number, log_event(run.run_id, number))
-        self._leases.release(run.run_id, self._fence)
+            self.send(number, log_event(self.run_id, number))
+        self._leases.release(self.run_id, self._fence)
         self.first += kept
+
+    def submit(self) -> None:
+        """A run takes the slot, which must be free."""
+        now = times.now()
+        run = Run(run_id=new_run_id(now), pipeline="fan-out", session_id=new_session_id(), queued_at=now)
+        self._store.submit(run, "reject")
+        self.run_id, self._batches = run.run_id, 0
+        self.first = self._feed.last_id(run.run_id) + 1
 
     def begin(self) -> None:
         """Take the lease."""
@@ -76,6 +84,23 @@ class ToFeed:
         if time.monotonic() - self._renewed_at > _RENEW_SECONDS:
             self._leases.renew(self.run_id, self._fence)
             self._renewed_at = time.monotonic()
+
+
+class ToNextRun(ToFeed):
+    """The same, of a run that begins when the first event is asked for; its sockets follow it from the run before."""
+
+    def __init__(self, redis_url: str, kept: int) -> None:
+        super().__init__(redis_url, kept, follow=True)
+        self._before = self.run_id
+        self.first = _FIRST_OF_A_RUN
+
+    def begin(self) -> None:
+        """The run before ends, and this one takes the slot."""
+        if hasattr(self, "_before"):
+            finish(self._store, self._before, RunStatus.SUCCEEDED)
+            self.submit()
+            assert self.first == _FIRST_OF_A_RUN
+        super().begin()
 
 
 class ToChannel:
@@ -99,13 +124,13 @@ class ToChannel:
 def main(arguments: Sequence[str]) -> None:
     """Say where the events will be, wait for a line, publish, and say what was published."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--to", choices=("feed", "channel"), required=True)
+    parser.add_argument("--to", choices=("feed", "followed", "next-run", "channel"), required=True)
     parser.add_argument("--redis", required=True)
     parser.add_argument("--rate", type=int, required=True)
     parser.add_argument("--seconds", type=int, required=True)
     parser.add_argument("--kept", type=int, default=0, help="events that are there before, in a feed")
     asked = parser.parse_args(arguments)
-    sender: Sender = ToFeed(asked.redis, asked.kept) if asked.to == "feed" else ToChannel(asked.redis)
+    sender = _sender(asked.to, asked.redis, asked.kept)
     _say({"path": sender.path, "first": sender.first})
     if not sys.stdin.readline():
         return
@@ -116,6 +141,12 @@ def main(arguments: Sequence[str]) -> None:
     size = len(events.with_id(log_event(sender.run_id, last).body(), last))
     _say({"last": last, "seconds": seconds, "frame_bytes": size})
     sys.stdin.readline()
+
+
+def _sender(to: str, redis_url: str, kept: int) -> Sender:
+    if to == "channel":
+        return ToChannel(redis_url)
+    return ToNextRun(redis_url, kept) if to == "next-run" else ToFeed(redis_url, kept, follow=to == "followed")
 
 
 def _publish(sender: Sender, count: int, gap: float) -> float:

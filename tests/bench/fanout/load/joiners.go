@@ -18,15 +18,18 @@ type joiners struct {
 	over   chan struct{}
 	mutex  sync.Mutex
 	found  joined
+	served histogram
 }
 
 // joined is what became of them. `Wrong` counts events that came twice, too late or never; `Failure` is why one was
-// not served, and empty otherwise.
+// not served, and empty otherwise; times are from asking for a socket to the newest event that there was.
 type joined struct {
-	Joined   int    `json:"joined"`
-	Replayed int64  `json:"replayed"`
-	Wrong    int64  `json:"wrong"`
-	Failure  string `json:"failure"`
+	Joined   int     `json:"joined"`
+	Replayed int64   `json:"replayed"`
+	Wrong    int64   `json:"wrong"`
+	Failure  string  `json:"failure"`
+	P50      float64 `json:"p50_ms"`
+	P99      float64 `json:"p99_ms"`
 }
 
 // comeAndGo has so many come and go until the parent says something, and tells what became of them.
@@ -46,6 +49,8 @@ func comeAndGo(target target, many int, stay time.Duration, whole bool, commands
 	}
 	close(all.over)
 	group.Wait()
+	all.found.P50 = milliseconds(all.served.quantile(0.5))
+	all.found.P99 = milliseconds(all.served.quantile(0.99))
 	say(all.found)
 }
 
@@ -75,6 +80,7 @@ func (j *joiners) live(chance *rand.Rand) {
 
 // join sees what there is after `since`, and for some time what comes; it answers with the last event's number.
 func (j *joiners) join(since int64, stay time.Duration) (int64, error) {
+	asked, newestAt := time.Now(), time.Time{}
 	wire, err := j.target.open(since)
 	if err != nil {
 		return 0, err
@@ -95,6 +101,9 @@ func (j *joiners) join(since int64, stay time.Duration) (int64, error) {
 	}
 	since = seen.last
 	for until := time.Now().Add(stay); seen.last < kept || time.Now().Before(until); {
+		if newestAt.IsZero() && seen.last >= kept {
+			newestAt = time.Now()
+		}
 		patience := time.Until(until)
 		if seen.last < kept {
 			patience = silence
@@ -110,9 +119,13 @@ func (j *joiners) join(since int64, stay time.Duration) (int64, error) {
 			return 0, fmt.Errorf("after event %d of %d: %w", seen.last, kept, err)
 		}
 	}
+	if newestAt.IsZero() {
+		newestAt = time.Now()
+	}
 	wire.goodbye()
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
+	j.served.add(newestAt.Sub(asked).Microseconds())
 	j.found.Joined++
 	j.found.Replayed += kept - since
 	j.found.Wrong += seen.wrong

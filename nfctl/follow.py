@@ -86,7 +86,8 @@ def _show_end(data: dict[str, Any], client: Client) -> None:
     click.echo(show.coloured(text, data["status"]))
     with suppress(Refused, Unreachable):  # it is told for convenience
         if client.call("GET", f"/runs/{data['run']['run_id']}/artifacts", timeout=_BRIEFLY)["artifacts"]:
-            click.echo(f"Reports and outputs: {client.url}/#run={data['run']['run_id']}, or `nfctl artifacts`")
+            run_id = data["run"]["run_id"]
+            click.echo(f"Reports and outputs: {client.url}/#run={run_id}, or `nfctl artifacts {run_id}`")
 
 
 def _exit_code(run: dict[str, Any]) -> int:

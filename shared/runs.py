@@ -57,8 +57,9 @@ LEGAL_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
 class Run:
     """One execution of a pipeline, as the record in Redis keeps it.
 
-    `session_id` is Nextflow's session: a run that resumes another shares it, and `resumes` is true. `given_up` says why
-    the service itself stops a run that it cannot supervise.
+    `session_id` is Nextflow's session: a run that resumes another shares it, and `resumes` is true. That other one may
+    have ended before Nextflow began the session: where `session_may_be_new`, this one begins it then. `given_up` says
+    why the service itself stops a run that it cannot supervise.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class Run:
     workdir: str | None = None
     config: str | None = None
     resumes: bool = False
+    session_may_be_new: bool = False
     triggered_by: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -79,10 +79,10 @@ def api(service: Service) -> Blueprint:
         return json(status_answer(store, Which.ACTIVE))
 
     @door.delete("/cancel")
-    @describe(answers.CancelAnswer, NOT_FOUND, query=schemas.StatusQuery, tags=["runs"])
+    @describe(answers.CancelAnswer, NOT_FOUND, query=schemas.CancelQuery, tags=["runs"])
     def cancel() -> Response:
         """End a run: the one asked for, else the active one."""
-        run_id = parse_query(schemas.StatusQuery).run_id or store.active_id()
+        run_id = parse_query(schemas.CancelQuery).run_id or store.active_id()
         if run_id is None:
             return json({"run_id": None, "status": None, "cancelled": False, "detail": "No run is active."})
         run, cancelled = store.cancel(run_id)

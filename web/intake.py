@@ -13,12 +13,12 @@ _LENT = ("pipeline", "revision", "profile", "parameters", "workdir", "config")
 def make_run(store: Store, wanted: RunRequest, at: datetime) -> Run:
     """The run that a request asks for. Raises InvalidRequest when what it resumes is not there or still at work."""
     values: dict[str, Any] = {name: getattr(wanted, name) for name in _LENT}
-    session_id = new_session_id()
+    session_id, may_be_new = new_session_id(), False
     if wanted.resumes_session:
         session_id = str(wanted.resume).lower()
     elif wanted.resume is not None:
         earlier = _resumable(store, wanted.resume)
-        session_id = earlier.session_id
+        session_id, may_be_new = earlier.session_id, True
         for name in _LENT:
             if values[name] is None:
                 values[name] = getattr(earlier, name)
@@ -27,6 +27,7 @@ def make_run(store: Store, wanted: RunRequest, at: datetime) -> Run:
         run_id=new_run_id(at),
         session_id=session_id,
         resumes=wanted.resume is not None,
+        session_may_be_new=may_be_new,
         queued_at=at,
         triggered_by=wanted.triggered_by,
         **values,

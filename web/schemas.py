@@ -156,6 +156,12 @@ class StatusQuery(_Strict):
     run_id: str | None = Field(None, max_length=128, description="Without it: the active run, else the last one.")
 
 
+class CancelQuery(_Strict):
+    """Which run."""
+
+    run_id: str | None = Field(None, max_length=128, description="Without it: the active run, if there is one.")
+
+
 class HistoryQuery(BaseModel):
     """Which part of the history."""
 

@@ -53,6 +53,18 @@ _HINTS = [
         "Check the revision: a branch, a tag or a commit of the repository.",
     ),
     (
+        r"Revision option cannot be used when running a local",
+        "A pipeline on this machine has no revisions: leave it out, or name a Git repository.",
+    ),
+    (
+        r"Missing project main script",
+        "The directory has no main.nf: name the script itself, or another directory.",
+    ),
+    (
+        r"Unable to find a Git provider config",
+        "Nextflow does not know that Git server: check the address, or give it a provider (scm) in its configuration.",
+    ),
+    (
         r"Unknown config(uration)? profile",
         "Check the profile: it must be defined in the configuration of the pipeline.",
     ),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ class LocalCluster:
 
     def _prepare(self, run: Run, places: RunPlaces, nextflow: str) -> None:
         pipeline = command.pipeline_argument(run.pipeline, self._settings.pipelines_dir)
+        if run.session_may_be_new and not _has_begun(run.session_id, command.history(places.launch)):
+            run = replace(run, resumes=False)
         made = command.build(run, nextflow, places, pipeline)
         try:
             places.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -354,3 +357,10 @@ def _shim_is_gone(directory: Path) -> bool:
     finally:
         os.close(lock)
     return True
+
+
+def _has_begun(session_id: str, history: Path) -> bool:
+    try:
+        return session_id.encode() in history.read_bytes()
+    except OSError:  # nothing was ever begun there
+        return False

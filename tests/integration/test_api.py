@@ -270,12 +270,13 @@ def test_artifacts_are_listed_and_sent(api: FlaskClient, settings: Settings, end
         problem(api.get(f"{API}/runs/{run.run_id}/artifacts/output/{name}"), 404)
 
 
-def test_a_run_resumes_another(api: FlaskClient, ended: Ended) -> None:
+def test_a_run_resumes_another(api: FlaskClient, store: Store, ended: Ended) -> None:
     """A resumed run shares session and request with the earlier one, but for what is given anew."""
     earlier = ended(parameters={"n": 3}, revision="v1")
     answer = api.post(f"{API}/run", json={"resume": earlier.run_id, "revision": "v2"}).json or {}
     info = api.get(f"{API}/runs/{answer['run_id']}").json or {}
     assert (info["session_id"], info["resumes"], info["pipeline"]) == (earlier.session_id, True, "hello")
+    assert store.get(answer["run_id"]).run.session_may_be_new
     assert (info["parameters"], info["revision"]) == ({"n": 3}, "v2")
     refused = problem(api.post(f"{API}/run", json={"resume": answer["run_id"], "when_busy": "queue"}), 422)
     assert refused["errors"][0]["loc"] == ["resume"]

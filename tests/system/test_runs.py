@@ -209,6 +209,22 @@ workflow { SECOND(FIRST()) }
     assert "FIRST 1/1 ✔ (1 cached)  SECOND 1/1 ✔ (1 cached)" in last.stdout
 
 
+def test_what_never_came_to_a_session_is_begun_by_who_resumes_it(service: Any, pipeline: Callable[[str], str]) -> None:
+    """A run that was called off in the queue has left nothing to resume, and neither has one that failed before."""
+    active = service.submit(pipeline(SLEEPER))
+    waits = service.client.submit({"pipeline": "hello", "parameters": {"fast": True}, "when_busy": "queue"})["run_id"]
+    for run_id in (waits, active):
+        service.nfctl("cancel", run_id)
+        service.ended(run_id)
+    for _ in range(2):  # the second time there is something
+        resumed = service.client.submit({"resume": waits, "when_busy": "queue"})["run_id"]
+        info = service.ended(resumed)
+        assert (info["status"], info["session_id"]) == ("succeeded", service.run(waits)["session_id"])
+    assert [task["status"] for task in service.client.call("GET", f"/runs/{resumed}/tasks")["tasks"]] == ["CACHED"]
+    unknown = service.submit("hello", resume="00000000-0000-4000-8000-000000000000")
+    assert "Can't find a run with the specified id" in service.ended(unknown)["message"]
+
+
 def test_a_killed_nextflow_is_a_failed_run(service: Any, pipeline: Callable[[str], str]) -> None:
     """The message says that it was killed from outside, and no task outlives it."""
     run_id = service.submit(pipeline(SLEEPER))

@@ -218,6 +218,28 @@ def head(run: Run, settings: Settings, tmp_path: Path, request: pytest.FixtureRe
     return lambda program: Head(tmp_path, [request.param, *made["command"][1:]], program)
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_what_never_came_to_a_session_begins_it(
+    run: Run, settings: Settings, tmp_path: Path, shell: str, begun: bool
+) -> None:
+    """Only the head sees whether Nextflow has begun the session of the run that is resumed."""
+    made = container(manifest.order(replace(run, resumes=True, session_may_be_new=True), settings))
+    assert "-resume" not in made["args"]
+    environment = {item["name"]: item["value"] for item in made["env"]}
+    says = 'echo "${NXF_UUID:-none} $*"'
+    head = Head(tmp_path, [shell, *made["command"][1:]], says)
+    launch = Path(head.environment["LAUNCH_DIRECTORY"])
+    history = launch / Path(environment["HISTORY"]).relative_to(environment["LAUNCH_DIRECTORY"])
+    head.environment |= {"HISTORY": str(history), "NXF_UUID": environment["NXF_UUID"]}
+    if begun:
+        history.parent.mkdir(parents=True)
+        history.write_text(f"2026-01-31 12:00:00\t-\tother\n2026-01-31 12:00:01\t-\t{run.session_id}\n")
+    said, _ = head.start().communicate(timeout=30)
+    # What stands in Nextflow's place is a shell, whose first argument more is its own name.
+    assert said == (f"none {run.session_id}\n" if begun else f"{run.session_id} \n")
+
+
 @pytest.mark.parametrize("code", [0, 1, 137])
 def test_the_console_is_kept_on_the_claim(head: Callable[[str], Head], code: int) -> None:
     """All that is said comes out in order, stands in the run's directory for good, and the exit code is Nextflow's."""

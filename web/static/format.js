@@ -62,10 +62,10 @@ export function shortTime(text) {
 
 export const longTime = (text) => (text ? fullTime.format(new Date(text)) : "");
 
-/** 1610612736 → "1.5 GB". */
+/** 1610612736 → "1.5 GiB". */
 export function bytes(size) {
   if (size === null || size === undefined) return "";
-  const units = ["B", "KB", "MB", "GB", "TB"];
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let value = size;
   let unit = 0;
   while (value >= 1024 && unit < units.length - 1) {

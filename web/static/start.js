@@ -107,9 +107,10 @@ function showForm() {
 }
 
 function sizeOf({ expected_duration_seconds: seconds, expected_processes: processes, expected_tasks: tasks }) {
+  const [least, most] = [tasks].flat();
   return [
-    seconds && `About ${duration(seconds)}`,
+    seconds && `About ${seconds < 120 ? duration(seconds) : plural(Math.round(seconds / 60), "minute")}`,
     processes?.length && plural(processes.length, "process", "processes"),
-    tasks && plural(tasks, "task"),
+    least && (most ? `${least} to ${plural(most, "task")}` : plural(least, "task")),
   ].filter(Boolean).join(" · ");
 }

@@ -60,6 +60,7 @@ mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
 cp -f "$RUN_FILES/defaults.config" "$NXF_HOME/config"
 cd "$LAUNCH_DIRECTORY"
 if [ -d "$RUN_FILES/pipeline" ]; then rm -rf pipeline; cp -rL "$RUN_FILES/pipeline" pipeline; fi
+if [ -n "${HISTORY:-}" ] && grep -qsF "$NXF_UUID" "$HISTORY"; then set -- "$@" -resume "$NXF_UUID"; unset NXF_UUID; fi
 lines() { if [ -f "$RUN_DIRECTORY/log" ]; then wc -l < "$RUN_DIRECTORY/log"; else echo 0; fi; }
 before=$(lines) || before=
 console=$(mktemp -u)
@@ -102,7 +103,9 @@ def order(run: Run, settings: Settings) -> Order:
     pipeline = run.pipeline
     if packed is not None:
         pipeline = str(places.launch / "pipeline" / ("" if packed.is_dir() else packed.name))
-    made = command.build(run, "nextflow", places, pipeline, settled=_settled(settings))
+    # Whether there is a session to resume, only the head can see.
+    named = replace(run, resumes=run.resumes and not run.session_may_be_new)
+    made = command.build(named, "nextflow", places, pipeline, settled=_settled(settings))
     files = {path.name: (content, 0o444) for path, content in made.files.items()}
     files["defaults.config"] = (_defaults(settings).encode(), 0o444)
     if packed is not None:
@@ -260,6 +263,8 @@ def _container(order: Order) -> dict[str, Any]:
         "RUN_FILES": str(_FILES),
         "LAST_WORD": _LAST_WORD,
     }
+    if order.run.session_may_be_new:
+        environment["HISTORY"] = str(command.history(made.directory))
     return {
         "name": CONTAINER,
         "image": settings.nextflow_image,

@@ -194,6 +194,18 @@ def test_a_killed_nextflow_leaves_no_pod_and_can_be_resumed(
     assert [task["status"] for task in tasks] == ["CACHED", "CACHED"]
 
 
+def test_what_never_came_to_a_session_is_begun_by_who_resumes_it(service: Service, pipeline: Callable[..., str]) -> None:
+    """Cancelled before Nextflow began: there is nothing to resume, and who does so begins; then there is."""
+    where = pipeline('process ONE { script: "true" }\nworkflow { ONE() }')
+    run_id = service.submit(where)
+    service.client.call("DELETE", "/cancel", params={"run_id": run_id})
+    assert service.ended(run_id, 60)["status"] == "cancelled"
+    for status in ("COMPLETED", "CACHED"):
+        run_id = service.submit(where, resume=run_id)
+        assert service.ended(run_id, 120)["status"] == "succeeded"
+        assert [task["status"] for task in service.client.call("GET", f"/runs/{run_id}/tasks")["tasks"]] == [status]
+
+
 def test_a_task_out_of_memory_is_told(service: Service, pipeline: Callable[..., str]) -> None:
     """The kernel killed it, which Nextflow 24.10 does not say; Kubernetes knows."""
     script = """process EAT { memory '48 MB'

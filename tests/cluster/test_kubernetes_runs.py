@@ -194,7 +194,9 @@ def test_a_killed_nextflow_leaves_no_pod_and_can_be_resumed(
     assert [task["status"] for task in tasks] == ["CACHED", "CACHED"]
 
 
-def test_what_never_came_to_a_session_is_begun_by_who_resumes_it(service: Service, pipeline: Callable[..., str]) -> None:
+def test_what_never_came_to_a_session_is_begun_by_who_resumes_it(
+    service: Service, pipeline: Callable[..., str]
+) -> None:
     """Cancelled before Nextflow began: there is nothing to resume, and who does so begins; then there is."""
     where = pipeline('process ONE { script: "true" }\nworkflow { ONE() }')
     run_id = service.submit(where)

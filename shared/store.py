@@ -270,7 +270,7 @@ class Store:
         kept = _kept(found.decode(), fields) if found else None
         after = kept.last_id + 1 if kept else 1
         first_id = int(first.partition(b"-")[0]) if first else after
-        return Standing(kept, first_id, list(map(orjson.loads, waiting)), preview, viewers)
+        return Standing(kept, first_id, list(map(_shown, waiting)), preview, viewers)
 
     def queue_length(self) -> int:
         """How many runs wait."""
@@ -437,6 +437,11 @@ def _an_id(run_id: str) -> str:
 def _entry(run: Run) -> dict[str, Any]:
     info = run.info()
     return {name: info[name] for name in ("run_id", "pipeline", "queued_at", "triggered_by")}
+
+
+def _shown(entry: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(entry)
+    return _entry(Run.from_record(found)) if "session_id" in found else found
 
 
 def _run(record: bytes) -> Run:

@@ -184,7 +184,7 @@ class Connection:
             case Ping() if self._tolerates_one_more():
                 with suppress(OSError):  # it is gone, or reads nothing of all that waits already
                     self.outbox.send(self._protocol.send(event.response()))
-            case Pong():
+            case Pong() if not self._answered or self._tolerates_one_more():  # nobody asked for more than one
                 self._answered = True
             case CloseConnection():
                 self.outbox.stop_frames()

@@ -2,14 +2,14 @@
 
 A viewer is either *live*, when the hub writes each event to it as it comes, or *catching up*, when a thread of
 its own reads kept events after the last one it has. It begins by catching up; a live one that reads too slowly
-catches up again. So nobody waits for anybody, and no event is missed or seen twice.
+catches up again. So nobody waits for a viewer, and no event is missed or seen twice.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress, groupby
@@ -118,6 +118,8 @@ class Hub:
         self._channels: dict[str | None, Channel] = {}
         self._viewers: set[Viewer] = set()
         self._switching = threading.Lock()
+        # One thread at a time: what another has begun to write is not there yet for who comes last.
+        self._delivering = threading.RLock()
         self.current: str | None = None
         self._left: deque[str | None] = deque(maxlen=_RUNS_LEFT)
         self._queue_changed = False
@@ -220,11 +222,14 @@ class Hub:
         if viewer.run_id is None:
             return 0, b""
         last_id, page = self._look(viewer, viewer.run_id)
+        told = 0
         while page or viewer.cursor < last_id:
             if not page or page[0][0] > viewer.cursor + 1:  # what it should have next is no longer kept
                 if not page or viewer.tell_anew is None:
                     raise Stalled
-                viewer.tell_anew(page[0][0])
+                if page[0][0] != told:
+                    told = page[0][0]
+                    viewer.tell_anew(told)
             written = self._write_page(viewer, page)
             last_id = max(last_id, viewer.cursor)
             if viewer.cursor == last_id and written:
@@ -435,26 +440,28 @@ class Hub:
 
     def _deliver(self, channel: Channel, page: Page) -> None:
         """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""
-        took = 0.0
-        for piece in _pieces([(number, text_frame(frame)) for number, frame in page]):
-            with self._lock:
-                # Another thread may have delivered a part of it since it was read: see `notice`.
-                frames = [frame for frame in piece if frame[0] > channel.cursor]
-                if not frames:
-                    continue
-                if frames[0][0] > channel.cursor + 1:  # others have begun anew in it, and it is read on from there
-                    return
-                # From now on whoever joins has all of this, and whoever was here gets it now.
-                before = channel.cursor
-                channel.cursor, channel.last = frames[-1]
-                viewers = list(channel.viewers)
-            whole = b"".join(frame for _, frame in frames)
-            for start in range(0, len(viewers), _TURN):
-                began = time.thread_time()
-                self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
-                took += time.thread_time() - began
-                time.sleep(0)
+        with self._delivering:
+            took = sum(self._deliver_piece(channel, piece) for piece in _pieces((n, text_frame(f)) for n, f in page))
         self._deliver_at = time.monotonic() + min(_GATHER_SECONDS, _GATHER_SHARE * took)
+
+    def _deliver_piece(self, channel: Channel, piece: Page) -> float:
+        """Returns the processor time that it took, in seconds."""
+        with self._lock:
+            # Another thread may have delivered a part of it since it was read: see `notice`.
+            frames = [frame for frame in piece if frame[0] > channel.cursor]
+            if not frames:
+                return 0.0
+            # From now on whoever joins has all of this, and whoever was here gets it now.
+            before = channel.cursor
+            channel.cursor, channel.last = frames[-1]
+            viewers = list(channel.viewers)
+        took, whole = 0.0, b"".join(frame for _, frame in frames)
+        for start in range(0, len(viewers), _TURN):
+            began = time.thread_time()
+            self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
+            took += time.thread_time() - began
+            time.sleep(0)
+        return took
 
     def _deliver_to(self, viewers: list[Viewer], channel: Channel, frames: Page, whole: bytes, before: int) -> None:
         slow: list[Viewer] = []
@@ -501,46 +508,58 @@ class Hub:
 
     def _switch(self, run_id: str) -> None:
         """Lead those who follow from the run before to this one, after the last event of that."""
-        before = self._channels.get(self.current)
-        if before is not None:
-            self._read_on(before)
-        with self._lock:
-            movers = [viewer for viewer in before.viewers if viewer.follows] if before else []
-            for viewer in movers:
-                self._leave_channel(viewer)
-                # One that a delivery has not come to yet reads on by itself, and follows when it has all.
-                if before is not None and viewer.cursor >= before.cursor:
-                    viewer.lead_on(run_id)
-            self.current = run_id
-        led = [viewer for viewer in movers if viewer.run_id == run_id]
-        try:
-            together = bool(led) and self._begin_together(run_id, led)
-        except StoreAway:
-            together = False
+        with self._delivering:
+            before = self._channels.get(self.current)
+            if before is not None:
+                self._read_on(before)
+            with self._lock:
+                movers = [viewer for viewer in before.viewers if viewer.follows] if before else []
+                for viewer in movers:
+                    self._leave_channel(viewer)
+                    # One that a delivery has not come to yet reads on by itself, and follows when it has all.
+                    if before is not None and viewer.cursor >= before.cursor:
+                        viewer.lead_on(run_id)
+                self.current = run_id
+            led = [viewer for viewer in movers if viewer.run_id == run_id]
+            try:
+                live = self._begin_together(run_id, led) if led else set()
+            except StoreAway:
+                live = set()
         for viewer in movers:
-            if not together or viewer.run_id != run_id:
+            if viewer not in live:
                 self._in_thread(viewer)
 
-    def _begin_together(self, run_id: str, viewers: list[Viewer]) -> bool:
-        """Make these, who have nothing of that run yet, live, and write what there is of it, each frame once for all.
+    def _begin_together(self, run_id: str, viewers: Sequence[Viewer]) -> set[Viewer]:
+        """Write what there is of a run to these, who have nothing of it yet, each frame once for all.
 
-        False, and nothing done, when its first events are not kept. Raises StoreAway, before it has done anything.
+        Returns those that are live by then; the others must catch up. Raises StoreAway, and then none is.
         """
-        _, _, page = self._feed.read_on(run_id, 0, _PAGE)
+        last_id, _, page = self._feed.read_on(run_id, 0, _PAGE)
         if not page or page[0][0] > 1:
-            return False
-        with self._lock:
-            there = self._viewers.intersection(viewers)
-            if not there:
-                return True
-            channel = self._channels.setdefault(run_id, Channel(run_id, 0))
-            # Whoever sees it already stays ahead until the others have as much.
-            channel.cursor, channel.last = 0, b""
-            channel.viewers |= there
-        self._deliver(channel, page)
-        with suppress(StoreAway):  # they are live, and read on with the channel
-            self._read_on(channel)
-        return True
+            return set()
+        for piece in _pieces((number, text_frame(frame)) for number, frame in page):
+            viewers = self._write_together(viewers, piece)
+        last, frame = page[-1]
+        if last < last_id:
+            return set()
+        live = {viewer for viewer in viewers if self._join(viewer, last, text_frame(frame), run_id)}
+        with suppress(StoreAway):  # what came meanwhile, when the channel was not there yet
+            if (channel := self._channels.get(run_id)) is not None:
+                self._read_on(channel)
+        return live
+
+    @staticmethod
+    def _write_together(viewers: Sequence[Viewer], piece: Page) -> list[Viewer]:
+        """Write frames to those of these who take them at once; returns who did."""
+        whole, took = b"".join(frame for _, frame in piece), list[Viewer]()
+        for start in range(0, len(viewers), _TURN):
+            some = viewers[start : start + _TURN]
+            taken = offer_at_once([viewer.outbox for viewer in some], whole)
+            for viewer in compress(some, taken):
+                viewer.cursor, viewer.last = piece[-1]
+                took.append(viewer)
+            time.sleep(0)
+        return took
 
     def _in_thread(self, viewer: Viewer) -> None:
         threading.Thread(target=self._catch_up_slow, args=(viewer,), name="catch-up", daemon=True).start()

@@ -66,11 +66,6 @@ def build(run: Run, nextflow: str, places: RunPlaces, pipeline: str, *, settled:
     return Command(tuple(arguments), _environment(run), places.launch, files)
 
 
-def history(directory: Path) -> Path:
-    """Where Nextflow notes each session that it begins in that directory; it resumes no other."""
-    return directory / ".nextflow" / "history"
-
-
 def pipeline_argument(pipeline: str, pipelines_dir: Path) -> str:
     """An absolute path for what lies in the pipelines directory, else the name as it is, for Nextflow to find."""
     found = local_pipeline(pipeline, pipelines_dir)

@@ -145,7 +145,7 @@ class LocalCluster:
 
     def _prepare(self, run: Run, places: RunPlaces, nextflow: str) -> None:
         pipeline = command.pipeline_argument(run.pipeline, self._settings.pipelines_dir)
-        if run.session_may_be_new and not _has_begun(run.session_id, command.history(places.launch)):
+        if run.session_may_be_new and not _has_begun(run.session_id, places.launch):
             run = replace(run, resumes=False)
         made = command.build(run, nextflow, places, pipeline)
         try:
@@ -359,8 +359,12 @@ def _shim_is_gone(directory: Path) -> bool:
     return True
 
 
-def _has_begun(session_id: str, history: Path) -> bool:
+def _has_begun(session_id: str, directory: Path) -> bool:
+    """Whether Nextflow has noted that it began that session there; it resumes no other. Raises CannotStart."""
+    history = directory / os.environ.get("NXF_CACHE_DIR", ".nextflow") / "history"
     try:
         return session_id.encode() in history.read_bytes()
-    except OSError:  # nothing was ever begun there
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise CannotStart(f"Nextflow's history {history} cannot be read: {error.strerror}.") from error

@@ -1,7 +1,7 @@
 -- How things stand, all of it at one moment. Nothing is changed.
 -- KEYS: active latest ended queue viewers
 -- ARGV: which (run, active, latest or none) run_id run_key_prefix most_waiting (0: the id is all that is wanted) preview_lines
--- Returns {run_id ('' for none), {record, version, seq, progress}, the first kept event's id or '', {entry of one that waits, in order},
+-- Returns {run_id ('' for none), {record, version, seq, progress}, the first kept event's id or '', {entry, or record, of one that waits, in order},
 --   {body of a log event, the newest first: as many as have so many lines, among the newest forty}, {a process's viewers}}.
 local which, run_id, prefix = ARGV[1], ARGV[2], ARGV[3]
 local function is_kept(id) return id and redis.call('EXISTS', prefix .. id) == 1 end
@@ -20,7 +20,9 @@ if ARGV[4] == '0' then return {run_id} end
 
 local waiting = {}
 for _, id in ipairs(redis.call('LRANGE', KEYS[4], 0, ARGV[4] - 1)) do
-  waiting[#waiting + 1] = redis.call('HGET', prefix .. id, 'entry') or nil
+  local kept = redis.call('HMGET', prefix .. id, 'entry', 'version')
+  -- One that an older service took in has none.
+  if kept[2] then waiting[#waiting + 1] = kept[1] or redis.call('HGET', prefix .. id, 'record') end
 end
 local viewers = redis.call('HVALS', KEYS[5])
 if run_id == '' then return {'', {}, '', waiting, {}, viewers} end

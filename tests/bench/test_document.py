@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from bench import document
 from bench.document import DOCS, NoPlace, moment, put
 from bench.figures import Section
 from bench.plot import Plot
@@ -14,8 +15,10 @@ _EMPTY = Plot("Nothing", "x", "y", {})
 
 
 @pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    """A folder with a report that has places for two sections."""
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a report that has places for two sections, at one moment."""
+    now = moment()
+    monkeypatch.setattr(document, "moment", lambda: now)
     place = "<!-- bench: Some \\1 lines -->\nold\n<!-- /bench -->"
     (tmp_path / "performance.md").write_text(_BEFORE + place + _AFTER, encoding="utf-8")
     return tmp_path
@@ -26,7 +29,7 @@ def test_a_section_takes_its_place(docs: Path) -> None:
     for ours in ("2", r"3 \1 µs"):
         rows = [("A line", ours, "1 other", "2.00")]
         made = Section("Some \\1 lines", rows, notes=["A note."], plots={"one": _PLOT, "none": _EMPTY})
-        put(docs, made, moment())
+        put(docs, made, document.moment())
         text = (docs / "performance.md").read_text(encoding="utf-8")
         assert text.startswith(f"{_BEFORE}<!-- bench: Some \\1 lines -->\n")
         assert text.endswith(f"<!-- /bench -->{_AFTER}")
@@ -44,7 +47,7 @@ def test_a_section_without_a_place_changes_nothing(docs: Path) -> None:
     """Whoever adds one is told what the document lacks."""
     before = (docs / "performance.md").read_bytes()
     with pytest.raises(NoPlace, match="<!-- bench: New -->"):
-        put(docs, Section("New", [], plots={"one": _PLOT}), moment())
+        put(docs, Section("New", [], plots={"one": _PLOT}), document.moment())
     assert (docs / "performance.md").read_bytes() == before
     assert not (docs / "plots").exists()
 
@@ -53,7 +56,7 @@ def test_two_commits_are_told_apart(docs: Path) -> None:
     """Whoever commits while something is measured finds both above it."""
     put(docs, Section("Another", []), "1 May 2026, at `abc`")
     text = (docs / "performance.md").read_text(encoding="utf-8")
-    assert f"*1 May 2026, at `abc`, to {moment()}*" in text
+    assert f"*1 May 2026, at `abc`, to {document.moment()}*" in text
 
 
 def test_places_of_the_report_are_whole() -> None:

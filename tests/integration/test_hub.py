@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -487,7 +488,138 @@ def test_those_that_follow_are_led_on_together(
     for one in [*followers, ahead]:
         eventually(lambda one=one: one.ids(second) == [1, 2, 3, 4, 5, 6])
     assert {tuple(one.ids(first)) for one in followers} == {(1, 2, 3)}
-    assert hub._channels[second].viewers == {one.viewer for one in [*followers, ahead]}
+    everybody = {one.viewer for one in [*followers, ahead]}
+    eventually(lambda: hub._channels[second].viewers == everybody)
+
+
+class Box:
+    """An outbox that takes everything at once."""
+
+    idle = True
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+
+    def offer(self, frames: bytes, **_: int) -> bool:
+        """Take these."""
+        self.taken.append(frames)
+        return True
+
+    def flush(self) -> None:
+        """There is nothing to wait for."""
+
+    def ids(self) -> list[int]:
+        """Of all events, in the order in which they were taken."""
+        return [int(number) for number in re.findall(rb'{"id":(\d+),', b"".join(self.taken))]
+
+
+Seen = tuple[Box, list[tuple[int, str]]]
+
+
+@pytest.fixture
+def quiet(redis: Client, store: Store, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A hub whose own thread is not at work: the test does what that would do."""
+    monkeypatch.setattr(hub_module, "offer_at_once", lambda boxes, frames: [box.offer(frames) for box in boxes])
+    made = Hub(redis, store, feed, Presence(redis, 1000))
+    made.start(lambda: False, when_needed=True)
+    monkeypatch.setattr(made, "_begin", lambda: None)
+    return made
+
+
+def sees(hub: Hub, run_id: str, *, follows: bool) -> Seen:
+    """What a viewer of that run has, which is live by now, and how it was closed."""
+    outbox: Any = Box()
+    closed: list[tuple[int, str]] = []
+    hub.add(Viewer(outbox, lambda *told: closed.append(told), lambda: None, run_id, cursor=0, follows=follows))
+    return outbox, closed
+
+
+def next_run(talk: Talk, store: Store, run_id: str) -> None:
+    """The run before ends, and that one begins."""
+    talk.end()
+    store.begin_next()
+    talk.take(run_id)
+
+
+def test_followers_are_led_on_beside_one_that_is_far_behind(
+    quiet: Hub, store: Store, feed: Feed, talk: Talk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the hub reads on for one, who joins leads the others to the same run: nobody is closed or misses any."""
+    first, second = talk.begin(), store.submit(make_run(), "queue").run_id
+    quiet.notice()
+    followers, early = [sees(quiet, first, follows=True) for _ in range(3)], sees(quiet, second, follows=False)
+    next_run(talk, store, second)
+    for _ in range(4):
+        talk.say(*["x"] * 50)
+    real = feed.read
+    joiners: list[threading.Thread] = []
+
+    def read(run_id: str, after: int, most: int = 100) -> Any:
+        page = real(run_id, after, most)
+        if run_id == second and not joiners:
+            joiners.append(threading.Thread(target=quiet.notice))
+            joiners[0].start()
+            time.sleep(0.1)
+        return page
+
+    monkeypatch.setattr(feed, "read", read)
+    quiet._read_on(quiet._channels[second])
+    joiners[0].join(10)
+    wanted = list(range(1, 203))
+    eventually_all = time.monotonic() + 10
+    while any(box.ids()[-202:] != wanted for box, _ in [*followers, early]) and time.monotonic() < eventually_all:
+        time.sleep(0.01)
+    assert [box.ids()[-202:] == wanted for box, _ in [*followers, early]] == [True] * 4
+    assert [closed for _, closed in [*followers, early]] == [[]] * 4
+
+
+def test_what_redis_lost_is_told_to_who_was_ahead_of_those_that_are_led_on(
+    quiet: Hub, redis: Client, store: Store, talk: Talk, make_run: MakeRun
+) -> None:
+    """They come to what is left of the run; who has seen more of it is closed, and does not go on with other events."""
+    first, second = talk.begin(), store.submit(make_run(), "queue").run_id
+    quiet.notice()
+    follower, ahead = sees(quiet, first, follows=True), sees(quiet, second, follows=False)
+    next_run(talk, store, second)
+    talk.say("one")
+    before = dumped(redis, keys.run(second), keys.events(second))
+    talk.say("two", "three")
+    quiet._read_on(quiet._channels[second])
+    assert ahead[0].ids() == [1, 2, 3, 4, 5]
+    restore(redis, before)
+    quiet.notice()
+    quiet._reread()
+    assert ahead[1][:1] == LOST
+    assert follower[1] == []
+
+
+def test_what_comes_while_followers_are_led_on_costs_no_thread(
+    quiet: Hub, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who joins leads them on, and the hub has the next event before all have the first: each has both, in order."""
+    monkeypatch.setattr(hub_module, "_TURN", 10)
+    first = talk.begin()
+    quiet.notice()
+    followers = [sees(quiet, first, follows=True) for _ in range(50)]
+    talk.end()
+    second = talk.begin()
+    started: list[Viewer] = []
+    hubs: list[threading.Thread] = []
+
+    def offer(boxes: Sequence[Box], frames: bytes) -> list[bool]:
+        if second.encode() in frames and not hubs:
+            talk.say("next")
+            hubs.append(threading.Thread(target=lambda: quiet._relay_run(second, feed.read(second, 1))))
+            hubs[0].start()
+            time.sleep(0.1)
+        return [box.offer(frames) for box in boxes]
+
+    monkeypatch.setattr(hub_module, "offer_at_once", offer)
+    monkeypatch.setattr(quiet, "_in_thread", started.append)
+    quiet.notice()
+    hubs[0].join(10)
+    assert not started
+    assert {tuple(box.ids()) for box, _ in followers} == {(1, 2, 3, 1, 2)}
 
 
 def test_none_is_led_to_a_run_whose_first_events_are_gone(
@@ -501,6 +633,7 @@ def test_none_is_led_to_a_run_whose_first_events_are_gone(
     aside = Hub(redis, store, feed, Presence(redis, 1000))
     assert not aside._begin_together(run_id, [viewer])
     assert not aside._channels
+    assert viewer.cursor == 2
 
 
 def test_joining_while_events_flow(talk: Talk, watch: Watch, eventually: Eventually) -> None:

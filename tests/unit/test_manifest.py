@@ -9,10 +9,12 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ from shared.settings import Settings
 from worker.kube import manifest
 from worker.kube.manifest import Order
 
+ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]")
@@ -101,6 +104,20 @@ def test_it_conforms_to_the_restricted_profile(
         "emptyDir",
     }
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+
+
+def test_the_documented_job_is_the_one_that_is_made() -> None:
+    """Whoever reads the documentation sees what the cluster is asked for."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    documented = yaml.safe_load(page.partition("<!-- job -->\n```yaml\n")[2].partition("```")[0])
+    run = Run(
+        run_id="run-20260131-120000-0a1b2c3d",
+        pipeline="hello",
+        session_id="0f4d2c6e-1111-4222-8333-444455556666",
+        queued_at=datetime(2026, 1, 31, 12, tzinfo=UTC),
+    )
+    settings = settings_module.load({"PIPELINES_DIR": str(ROOT / "examples")})
+    assert documented == manifest.job(manifest.order(run, settings))
 
 
 def test_it_begins_once_and_suspended(run: Run, settings: Settings) -> None:
@@ -218,26 +235,29 @@ def head(run: Run, settings: Settings, tmp_path: Path, request: pytest.FixtureRe
     return lambda program: Head(tmp_path, [request.param, *made["command"][1:]], program)
 
 
-@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("begun", [True, False, None])
+@pytest.mark.parametrize("elsewhere", [True, False])
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_what_never_came_to_a_session_begins_it(
-    run: Run, settings: Settings, tmp_path: Path, shell: str, begun: bool
+    run: Run, settings: Settings, tmp_path: Path, shell: str, elsewhere: bool, begun: bool | None
 ) -> None:
     """Only the head sees whether Nextflow has begun the session of the run that is resumed."""
     made = container(manifest.order(replace(run, resumes=True, session_may_be_new=True), settings))
     assert "-resume" not in made["args"]
     environment = {item["name"]: item["value"] for item in made["env"]}
-    says = 'echo "${NXF_UUID:-none} $*"'
-    head = Head(tmp_path, [shell, *made["command"][1:]], says)
-    launch = Path(head.environment["LAUNCH_DIRECTORY"])
-    history = launch / Path(environment["HISTORY"]).relative_to(environment["LAUNCH_DIRECTORY"])
-    head.environment |= {"HISTORY": str(history), "NXF_UUID": environment["NXF_UUID"]}
-    if begun:
-        history.parent.mkdir(parents=True)
-        history.write_text(f"2026-01-31 12:00:00\t-\tother\n2026-01-31 12:00:01\t-\t{run.session_id}\n")
+    # What stands in Nextflow's place is a shell, to which the first argument more is its own name.
+    head = Head(tmp_path, [shell, *made["command"][1:]], 'echo "${NXF_UUID:-none} $0 $*"')
+    head.environment |= {name: environment[name] for name in ("NXF_UUID", "SESSION_MAY_BE_NEW")}
+    if elsewhere:
+        head.environment["NXF_CACHE_DIR"] = str(tmp_path / "cache")
+    history = Path(head.environment["LAUNCH_DIRECTORY"], head.environment.get("NXF_CACHE_DIR", ".nextflow"), "history")
+    history.parent.mkdir(parents=True)
+    if begun is not None:
+        history.write_text(
+            f"2026-01-31 12:00:00\t-\tother\n2026-01-31 12:00:01\t-\t{run.session_id if begun else 'another'}\n"
+        )
     said, _ = head.start().communicate(timeout=30)
-    # What stands in Nextflow's place is a shell, whose first argument more is its own name.
-    assert said == (f"none {run.session_id}\n" if begun else f"{run.session_id} \n")
+    assert said == (f"none -resume {run.session_id}\n" if begun else f"{run.session_id} sh \n")
 
 
 @pytest.mark.parametrize("code", [0, 1, 137])

@@ -60,7 +60,12 @@ mkdir -p "$NXF_HOME" "$HOME" "$RUN_DIRECTORY" "$LAUNCH_DIRECTORY"
 cp -f "$RUN_FILES/defaults.config" "$NXF_HOME/config"
 cd "$LAUNCH_DIRECTORY"
 if [ -d "$RUN_FILES/pipeline" ]; then rm -rf pipeline; cp -rL "$RUN_FILES/pipeline" pipeline; fi
-if [ -n "${HISTORY:-}" ] && grep -qsF "$NXF_UUID" "$HISTORY"; then set -- "$@" -resume "$NXF_UUID"; unset NXF_UUID; fi
+history="${NXF_CACHE_DIR:-.nextflow}/history"
+if [ -n "${SESSION_MAY_BE_NEW:-}" ] && [ -e "$history" ]; then
+  found=0
+  grep -qsF "$NXF_UUID" "$history" || found=$?
+  if [ "$found" != 1 ]; then set -- "$@" -resume "$NXF_UUID"; unset NXF_UUID; fi
+fi
 lines() { if [ -f "$RUN_DIRECTORY/log" ]; then wc -l < "$RUN_DIRECTORY/log"; else echo 0; fi; }
 before=$(lines) || before=
 console=$(mktemp -u)
@@ -264,7 +269,7 @@ def _container(order: Order) -> dict[str, Any]:
         "LAST_WORD": _LAST_WORD,
     }
     if order.run.session_may_be_new:
-        environment["HISTORY"] = str(command.history(made.directory))
+        environment["SESSION_MAY_BE_NEW"] = "yes"
     return {
         "name": CONTAINER,
         "image": settings.nextflow_image,

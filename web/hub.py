@@ -228,6 +228,7 @@ class Hub:
                 if not page or viewer.tell_anew is None:
                     raise Stalled
                 if page[0][0] != told:
+                    viewer.outbox.flush()  # or it might not be taken
                     told = page[0][0]
                     viewer.tell_anew(told)
             written = self._write_page(viewer, page)
@@ -398,8 +399,9 @@ class Hub:
                 self._lose(channel, kept)
             elif last_id > channel.cursor:
                 self._read_on(channel)
-        for channel in channels:
-            self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
+        with self._delivering:  # none is behind only because a delivery has not come to it yet
+            for channel in channels:
+                self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
         self.notice()  # at last: who follows is led on from the end of a run as it is now
 
     def _lose(self, channel: Channel, kept: int) -> None:
@@ -426,6 +428,8 @@ class Hub:
                 self._let_go(channel, TOO_SLOW)
                 return
             self._deliver(channel, page)
+            if channel.cursor >= last_id:  # what comes later is heard of: whoever waits for this must not wait for ever
+                return
             page = self._feed.read(channel.run_id, channel.cursor, _PAGE)
 
     def _let_go(self, channel: Channel, reason: str) -> None:
@@ -442,7 +446,8 @@ class Hub:
         """Write a page to the channel's viewers, each frame once; in turns, so that thousands hold nobody up."""
         with self._delivering:
             took = sum(self._deliver_piece(channel, piece) for piece in _pieces((n, text_frame(f)) for n, f in page))
-        self._deliver_at = time.monotonic() + min(_GATHER_SECONDS, _GATHER_SHARE * took)
+            if took:
+                self._deliver_at = time.monotonic() + min(_GATHER_SECONDS, _GATHER_SHARE * took)
 
     def _deliver_piece(self, channel: Channel, piece: Page) -> float:
         """Returns the processor time that it took, in seconds."""
@@ -513,40 +518,45 @@ class Hub:
             if before is not None:
                 self._read_on(before)
             with self._lock:
-                movers = [viewer for viewer in before.viewers if viewer.follows] if before else []
+                channel = self._channels.get(self.current)  # another, where the last viewer left meanwhile and one came
+                movers = [viewer for viewer in channel.viewers if viewer.follows] if channel else []
                 for viewer in movers:
                     self._leave_channel(viewer)
                     # One that a delivery has not come to yet reads on by itself, and follows when it has all.
-                    if before is not None and viewer.cursor >= before.cursor:
+                    if before is not None and channel is before and viewer.cursor >= before.cursor:
                         viewer.lead_on(run_id)
                 self.current = run_id
             led = [viewer for viewer in movers if viewer.run_id == run_id]
+            live: set[Viewer] = set()
             try:
-                live = self._begin_together(run_id, led) if led else set()
-            except StoreAway:
-                live = set()
-        for viewer in movers:
-            if viewer not in live:
-                self._in_thread(viewer)
+                with suppress(StoreAway):
+                    self._begin_together(run_id, led, live)
+            finally:
+                for viewer in movers:
+                    if viewer not in live:
+                        self._in_thread(viewer)
 
-    def _begin_together(self, run_id: str, viewers: Sequence[Viewer]) -> set[Viewer]:
+    def _begin_together(self, run_id: str, viewers: Sequence[Viewer], live: set[Viewer]) -> None:
         """Write what there is of a run to these, who have nothing of it yet, each frame once for all.
 
-        Returns those that are live by then; the others must catch up. Raises StoreAway, and then none is.
+        Each that is live by then is put into `live`; the others must catch up. Raises StoreAway.
         """
+        if not viewers:
+            return
         last_id, _, page = self._feed.read_on(run_id, 0, _PAGE)
         if not page or page[0][0] > 1:
-            return set()
+            return
         for piece in _pieces((number, text_frame(frame)) for number, frame in page):
             viewers = self._write_together(viewers, piece)
         last, frame = page[-1]
         if last < last_id:
-            return set()
-        live = {viewer for viewer in viewers if self._join(viewer, last, text_frame(frame), run_id)}
-        with suppress(StoreAway):  # what came meanwhile, when the channel was not there yet
-            if (channel := self._channels.get(run_id)) is not None:
-                self._read_on(channel)
-        return live
+            return
+        for viewer in viewers:
+            if self._join(viewer, last, text_frame(frame), run_id):
+                live.add(viewer)
+        channel = self._channels.get(run_id)
+        if channel is not None:  # what came when it was not there yet
+            self._read_on(channel)
 
     @staticmethod
     def _write_together(viewers: Sequence[Viewer], piece: Page) -> list[Viewer]:

@@ -93,7 +93,7 @@ def test_what_goes_right_after_the_first_frame_is_no_silent_gap(service: Service
         told.append(frame)
         return True
 
-    outbox: Any = SimpleNamespace(offer=offer)
+    outbox: Any = SimpleNamespace(offer=offer, flush=lambda: None)
     viewer.outbox = outbox
     nobody: Any = None
     hub = Hub(nobody, service.store, service.feed, nobody)

@@ -622,6 +622,110 @@ def test_what_comes_while_followers_are_led_on_costs_no_thread(
     assert {tuple(box.ids()) for box, _ in followers} == {(1, 2, 3, 1, 2)}
 
 
+def test_who_comes_as_the_last_one_leaves_is_led_on_too(
+    quiet: Hub, feed: Feed, talk: Talk, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is reloaded just as its run ends, while Redis is asked for the end: it is not left with that run."""
+    first = talk.begin()
+    quiet.notice()
+    sees(quiet, first, follows=True)
+    [leaves] = quiet._viewers
+    talk.end()
+    second = talk.begin()
+    real = feed.read_on
+    comes: list[Seen] = []
+
+    def read_on(run_id: str, after: int, most: int) -> Any:
+        if run_id == first and not comes:
+            quiet.remove(leaves)
+            monkeypatch.setattr(feed, "read_on", real)
+            comes.append(sees(quiet, first, follows=True))
+        return real(run_id, after, most)
+
+    monkeypatch.setattr(feed, "read_on", read_on)
+    quiet.notice()
+    eventually(lambda: second in quiet._channels and quiet._channels[second].viewers)
+    assert comes[0][0].ids() == [1, 2, 3, 1]
+
+
+def test_what_goes_wrong_while_they_are_led_on_leaves_nobody_behind(
+    quiet: Hub, feed: Feed, talk: Talk, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: then each goes by itself."""
+    first = talk.begin()
+    quiet.notice()
+    follower, _ = sees(quiet, first, follows=True)
+    talk.end()
+    second = talk.begin()
+    real = feed.read_on
+
+    def read_on(run_id: str, after: int, most: int) -> Any:
+        if run_id == second:
+            monkeypatch.setattr(feed, "read_on", real)
+            raise ValueError("something else")
+        return real(run_id, after, most)
+
+    monkeypatch.setattr(feed, "read_on", read_on)
+    with pytest.raises(ValueError, match="something else"):
+        quiet.notice()
+    eventually(lambda: follower.ids() == [1, 2, 3, 1])
+
+
+def test_a_run_that_says_ever_more_holds_nobody_who_leads_others_to_it(
+    quiet: Hub, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that it is looked at there is more: who joins need not read all of it before it is served."""
+    first = talk.begin()
+    quiet.notice()
+    follower, _ = sees(quiet, first, follows=True)
+    talk.end()
+    second = talk.begin()
+    reads: list[str] = []
+
+    def with_more(real: Callable[..., Any]) -> Callable[..., Any]:
+        def read(run_id: str, *args: int) -> Any:
+            if run_id == second:
+                reads.append(run_id)
+                talk.say("more")
+            return real(run_id, *args)
+
+        return read
+
+    for name in ("read", "read_on"):
+        monkeypatch.setattr(feed, name, with_more(getattr(feed, name)))
+    quiet.notice()
+    assert len(reads) < 5
+    assert follower.ids()[:5] == [1, 2, 3, 1, 2]
+
+
+def test_a_look_at_redis_amid_a_delivery_takes_nobody_for_slow(
+    quiet: Hub, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread delivers the end of a run, and before it has come to all the hub's own looks who is behind."""
+    monkeypatch.setattr(hub_module, "_TURN", 10)
+    first = talk.begin()
+    quiet.notice()
+    followers = [sees(quiet, first, follows=True) for _ in range(50)]
+    talk.end()
+    talk.begin()
+    started: list[Viewer] = []
+    hubs: list[threading.Thread] = []
+
+    def offer(boxes: Sequence[Box], frames: bytes) -> list[bool]:
+        if not hubs:
+            hubs.append(threading.Thread(target=quiet._reread))
+            hubs[0].start()
+            time.sleep(0.2)
+        return [box.offer(frames) for box in boxes]
+
+    monkeypatch.setattr(hub_module, "offer_at_once", offer)
+    monkeypatch.setattr(quiet, "_in_thread", started.append)
+    quiet.notice()
+    hubs[0].join(10)
+    assert not started
+    assert {tuple(box.ids()) for box, _ in followers} == {(1, 2, 3, 1)}
+
+
 def test_none_is_led_to_a_run_whose_first_events_are_gone(
     redis: Client, store: Store, feed: Feed, talk: Talk, watch: Watch
 ) -> None:
@@ -631,8 +735,9 @@ def test_none_is_led_to_a_run_whose_first_events_are_gone(
     redis.xdel(keys.events(run_id), "1-0")
     viewer = watch(run_id, cursor=2).viewer
     aside = Hub(redis, store, feed, Presence(redis, 1000))
-    assert not aside._begin_together(run_id, [viewer])
-    assert not aside._channels
+    live: set[Viewer] = set()
+    aside._begin_together(run_id, [viewer], live)
+    assert (live, aside._channels) == (set(), {})
     assert viewer.cursor == 2
 
 

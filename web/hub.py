@@ -543,19 +543,21 @@ class Hub:
         """
         if not viewers:
             return
+        last, frame = 0, b""
         last_id, _, page = self._feed.read_on(run_id, 0, _PAGE)
-        if not page or page[0][0] > 1:
-            return
-        for piece in _pieces((number, text_frame(frame)) for number, frame in page):
-            viewers = self._write_together(viewers, piece)
-        last, frame = page[-1]
-        if last < last_id:
-            return
-        for viewer in viewers:
+        while page and page[0][0] == last + 1:
+            for piece in _pieces((number, text_frame(frame)) for number, frame in page):
+                viewers = self._write_together(viewers, piece)
+            last, frame = page[-1]
+            # Whoever comes meanwhile may make it, further on; it does not move while this delivers.
+            channel = self._channels.get(run_id)
+            if last >= max(last_id, channel.cursor if channel else 0):
+                break
+            page = self._feed.read(run_id, last, _PAGE)
+        for viewer in viewers if last else ():
             if self._join(viewer, last, text_frame(frame), run_id):
                 live.add(viewer)
-        channel = self._channels.get(run_id)
-        if channel is not None:  # what came when it was not there yet
+        if live and (channel := self._channels.get(run_id)) is not None:  # what came when it was not there yet
             self._read_on(channel)
 
     @staticmethod

@@ -220,8 +220,8 @@ def test_a_viewer_of_one_run_hears_of_no_other(talk: Talk, watch: Watch, eventua
     other = watch(second)
     talk.say("one")
     eventually(lambda: other.ids(second) == [1, 2])
+    eventually(lambda: watcher.types() == ["status", "status", "complete"])
     assert watcher.ids(second) == []
-    assert watcher.types() == ["status", "status", "complete"]
 
 
 def test_an_event_whose_message_was_lost_is_read(
@@ -696,6 +696,33 @@ def test_a_run_that_says_ever_more_holds_nobody_who_leads_others_to_it(
     quiet.notice()
     assert len(reads) < 5
     assert follower.ids()[:5] == [1, 2, 3, 1, 2]
+
+
+def test_one_that_comes_with_more_is_no_reason_for_a_thread_each(
+    quiet: Hub, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before all have the first event of the next run, somebody who asked for it by name has two."""
+    monkeypatch.setattr(hub_module, "_TURN", 10)
+    first = talk.begin()
+    quiet.notice()
+    followers = [sees(quiet, first, follows=True) for _ in range(50)]
+    talk.end()
+    second = talk.begin()
+    started: list[Viewer] = []
+    comes: list[Seen] = []
+
+    def offer(boxes: Sequence[Box], frames: bytes) -> list[bool]:
+        if second.encode() in frames and not comes:
+            talk.say("next")
+            comes.append(sees(quiet, second, follows=False))
+        return [box.offer(frames) for box in boxes]
+
+    monkeypatch.setattr(hub_module, "offer_at_once", offer)
+    monkeypatch.setattr(quiet, "_in_thread", started.append)
+    quiet.notice()
+    assert not started
+    assert {tuple(box.ids()) for box, _ in followers} == {(1, 2, 3, 1, 2)}
+    assert len(quiet._channels[second].viewers) == 51
 
 
 def test_a_look_at_redis_amid_a_delivery_takes_nobody_for_slow(

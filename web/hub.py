@@ -167,12 +167,14 @@ class Hub:
             before, is_past = self.current, latest in self._left
             if is_past:
                 self._lose_followers()
-            self._switch(latest)
-            if is_past:
-                while self._left.pop() != latest:  # those after it are no more
-                    pass
-            else:
-                self._left.append(before)
+            try:
+                self._switch(latest)
+            finally:
+                if self.current == latest and not is_past:
+                    self._left.append(before)
+                elif self.current == latest:
+                    while self._left.pop() != latest:  # those after it are no more
+                        pass
 
     def _lose_followers(self) -> None:
         """Redis has lost a whole run, and with it what those who follow have seen of it."""
@@ -401,7 +403,9 @@ class Hub:
                 self._read_on(channel)
         with self._delivering:  # none is behind only because a delivery has not come to it yet
             for channel in channels:
-                self._let_catch_up([viewer for viewer in channel.viewers if viewer.cursor < channel.cursor])
+                with self._lock:
+                    behind = [viewer for viewer in channel.viewers if viewer.cursor < channel.cursor]
+                self._let_catch_up(behind)
         self.notice()  # at last: who follows is led on from the end of a run as it is now
 
     def _lose(self, channel: Channel, kept: int) -> None:
@@ -551,9 +555,11 @@ class Hub:
             last, frame = page[-1]
             # Whoever comes meanwhile may make it, further on; it does not move while this delivers.
             channel = self._channels.get(run_id)
-            if last >= max(last_id, channel.cursor if channel else 0):
+            if not viewers or last >= max(last_id, channel.cursor if channel else 0):
                 break
-            page = self._feed.read(run_id, last, _PAGE)
+            _, found, page = self._feed.read_on(run_id, last, _PAGE)
+            if found != frame:  # Redis has lost what they were sent, which each finds by itself
+                return
         for viewer in viewers if last else ():
             if self._join(viewer, last, text_frame(frame), run_id):
                 live.add(viewer)

@@ -669,6 +669,7 @@ def test_what_goes_wrong_while_they_are_led_on_leaves_nobody_behind(
     with pytest.raises(ValueError, match="something else"):
         quiet.notice()
     eventually(lambda: follower.ids() == [1, 2, 3, 1])
+    assert first in quiet._left
 
 
 def test_a_run_that_says_ever_more_holds_nobody_who_leads_others_to_it(
@@ -686,7 +687,8 @@ def test_a_run_that_says_ever_more_holds_nobody_who_leads_others_to_it(
         def read(run_id: str, *args: int) -> Any:
             if run_id == second:
                 reads.append(run_id)
-                talk.say("more")
+                if len(reads) < 20:
+                    talk.say("more")
             return real(run_id, *args)
 
         return read
@@ -723,6 +725,55 @@ def test_one_that_comes_with_more_is_no_reason_for_a_thread_each(
     assert not started
     assert {tuple(box.ids()) for box, _ in followers} == {(1, 2, 3, 1, 2)}
     assert len(quiet._channels[second].viewers) == 51
+
+
+def test_a_redis_that_loses_events_while_they_are_led_on_is_told(
+    quiet: Hub, redis: Client, feed: Feed, talk: Talk, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two pages it comes back with others: who was sent the first page does not get the second of those."""
+    first = talk.begin()
+    quiet.notice()
+    _, closed = sees(quiet, first, follows=True)
+    talk.end()
+    second = talk.begin()
+    talk.say("one")
+    before = dumped(redis, keys.run(second), keys.events(second))
+    talk.say(*["more"] * 100)
+    real = feed.read_on
+
+    def read_on(run_id: str, after: int, most: int) -> Any:
+        if run_id == second and after:
+            monkeypatch.setattr(feed, "read_on", real)
+            set_back_and_go_on(redis, second, before, 102)
+        return real(run_id, after, most)
+
+    monkeypatch.setattr(feed, "read_on", read_on)
+    quiet.notice()
+    eventually(lambda: closed[:1] == LOST)
+
+
+def test_none_that_takes_nothing_holds_up_the_others(
+    quiet: Hub, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has said much by the time that it is followed: no more of it is read than somebody takes at once."""
+    first = talk.begin()
+    quiet.notice()
+    sees(quiet, first, follows=True)
+    talk.end()
+    talk.begin()
+    talk.say(*["much"] * 500)
+    asked: list[int] = []
+    real = feed.read_on
+
+    def read_on(run_id: str, after: int, most: int) -> Any:
+        asked.append(after)
+        return real(run_id, after, most)
+
+    monkeypatch.setattr(feed, "read_on", read_on)
+    monkeypatch.setattr(quiet, "_in_thread", lambda _: None)
+    monkeypatch.setattr(hub_module, "offer_at_once", lambda boxes, _: [False] * len(boxes))
+    quiet.notice()
+    assert len(asked) <= 2
 
 
 def test_a_look_at_redis_amid_a_delivery_takes_nobody_for_slow(

@@ -82,11 +82,11 @@ def _show_error(data: Mapping[str, Any]) -> None:
 
 def _show_end(data: dict[str, Any], client: Client) -> None:
     took = "" if data["duration_seconds"] is None else f" after {show.seconds(data['duration_seconds'])}"
-    text = f"{data['run']['run_id']} {data['status']}{took}: {data['run']['message']}"
+    run_id = data["run"]["run_id"]
+    text = f"{run_id} {data['status']}{took}: {data['run']['message']}"
     click.echo(show.coloured(text, data["status"]))
     with suppress(Refused, Unreachable):  # it is told for convenience
-        if client.call("GET", f"/runs/{data['run']['run_id']}/artifacts", timeout=_BRIEFLY)["artifacts"]:
-            run_id = data["run"]["run_id"]
+        if client.call("GET", f"/runs/{run_id}/artifacts", timeout=_BRIEFLY)["artifacts"]:
             click.echo(f"Reports and outputs: {client.url}/#run={run_id}, or `nfctl artifacts {run_id}`")
 
 

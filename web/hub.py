@@ -465,14 +465,13 @@ class Hub:
             channel.cursor, channel.last = frames[-1]
             viewers = list(channel.viewers)
         took, whole = 0.0, b"".join(frame for _, frame in frames)
-        for start in range(0, len(viewers), _TURN):
+        for some in _in_turns(viewers):
             began = time.thread_time()
-            self._deliver_to(viewers[start : start + _TURN], channel, frames, whole, before)
+            self._deliver_to(some, channel, frames, whole, before)
             took += time.thread_time() - began
-            time.sleep(0)
         return took
 
-    def _deliver_to(self, viewers: list[Viewer], channel: Channel, frames: Page, whole: bytes, before: int) -> None:
+    def _deliver_to(self, viewers: Sequence[Viewer], channel: Channel, frames: Page, whole: bytes, before: int) -> None:
         slow: list[Viewer] = []
         last, frame = frames[-1]
         with self._lock:
@@ -561,7 +560,7 @@ class Hub:
             if found != frame:  # Redis has lost what they were sent, which each finds by itself
                 return
         for viewer in viewers if last else ():
-            if self._join(viewer, last, text_frame(frame), run_id):
+            if self._join(viewer, last, viewer.last, run_id):
                 live.add(viewer)
         if live and (channel := self._channels.get(run_id)) is not None:  # what came when it was not there yet
             self._read_on(channel)
@@ -570,13 +569,11 @@ class Hub:
     def _write_together(viewers: Sequence[Viewer], piece: Page) -> list[Viewer]:
         """Write frames to those of these who take them at once; returns who did."""
         whole, took = b"".join(frame for _, frame in piece), list[Viewer]()
-        for start in range(0, len(viewers), _TURN):
-            some = viewers[start : start + _TURN]
+        for some in _in_turns(viewers):
             taken = offer_at_once([viewer.outbox for viewer in some], whole)
             for viewer in compress(some, taken):
                 viewer.cursor, viewer.last = piece[-1]
                 took.append(viewer)
-            time.sleep(0)
         return took
 
     def _in_thread(self, viewer: Viewer) -> None:
@@ -590,30 +587,31 @@ class Hub:
         data = {"status": "keep-alive", "connected_clients": self._told_viewers, "queue": waiting}
         body = events.frame_body(EventType.STATUS, data, None, times.now())
         frame = text_frame(events.with_id(body, None))
-        for viewers in self._in_turns():
+        for viewers in _in_turns(self._everybody()):
             taken = offer_at_once([viewer.outbox for viewer in viewers], frame)
             for viewer, took in zip(viewers, taken, strict=True):
                 if not took:
                     _offer(viewer, frame)
 
     def _ping(self) -> None:
-        for viewers in self._in_turns():
+        for viewers in _in_turns(self._everybody()):
             for viewer in viewers:
                 viewer.ping()
 
-    def _in_turns(self) -> Iterator[list[Viewer]]:
-        """All viewers, some at a time; others in this process may go on in between."""
+    def _everybody(self) -> list[Viewer]:
         with self._lock:
-            viewers = list(self._viewers)
-        for start in range(0, len(viewers), _TURN):
-            yield viewers[start : start + _TURN]
-            time.sleep(0)
+            return list(self._viewers)
 
     def _close_all(self, code: int, reason: str) -> None:
-        with self._lock:
-            viewers = list(self._viewers)
-        for viewer in viewers:
+        for viewer in self._everybody():
             viewer.close(code, reason)
+
+
+def _in_turns(viewers: Sequence[Viewer]) -> Iterator[Sequence[Viewer]]:
+    """Some at a time; others in this process may go on in between."""
+    for start in range(0, len(viewers), _TURN):
+        yield viewers[start : start + _TURN]
+        time.sleep(0)
 
 
 def _kept_of(cursor: int, last: bytes, last_id: int, found: bytes | None) -> int | None:

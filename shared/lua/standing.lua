@@ -1,8 +1,10 @@
 -- How things stand, all of it at one moment. Nothing is changed.
 -- KEYS: active latest ended queue viewers
--- ARGV: which (run, active, latest or none) run_id run_key_prefix most_waiting (0: the id is all that is wanted) preview_lines
--- Returns {run_id ('' for none), {record, version, seq, progress}, the first kept event's id or '', {entry, or record, of one that waits, in order},
---   {body of a log event, the newest first: as many as have so many lines, among the newest forty}, {a process's viewers}}.
+-- ARGV: which (run, active, latest or none) run_id run_key_prefix
+--       most_waiting (0: the id is all that is wanted) preview_lines
+-- Returns {run_id ('' for none), {record, version, seq, progress}, the first kept event's id or '',
+--          {entry, or record, of one that waits, in order}, {body of a log event, the newest first: as many as have so
+--          many lines, among the newest forty events}, {a process's viewers}}.
 local which, run_id, prefix = ARGV[1], ARGV[2], ARGV[3]
 local function is_kept(id) return id and redis.call('EXISTS', prefix .. id) == 1 end
 

@@ -541,8 +541,29 @@ def next_run(talk: Talk, store: Store, run_id: str) -> None:
     talk.take(run_id)
 
 
+def fifty(hub: Hub, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Seen], str, list[Viewer]]:
+    """What as many have that follow, written to ten at a time, whose run has ended, and the next has begun.
+
+    That run, and those for whom a thread should have been started.
+    """
+    monkeypatch.setattr(hub_module, "_TURN", 10)
+    first = talk.begin()
+    hub.notice()
+    followers = [sees(hub, first, follows=True) for _ in range(50)]
+    talk.end()
+    started: list[Viewer] = []
+    monkeypatch.setattr(hub, "_in_thread", started.append)
+    return followers, talk.begin(), started
+
+
 def test_followers_are_led_on_beside_one_that_is_far_behind(
-    quiet: Hub, store: Store, feed: Feed, talk: Talk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    quiet: Hub,
+    store: Store,
+    feed: Feed,
+    talk: Talk,
+    make_run: MakeRun,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the hub reads on for one, who joins leads the others to the same run: nobody is closed or misses any."""
     first, second = talk.begin(), store.submit(make_run(), "queue").run_id
@@ -566,10 +587,8 @@ def test_followers_are_led_on_beside_one_that_is_far_behind(
     quiet._read_on(quiet._channels[second])
     joiners[0].join(10)
     wanted = list(range(1, 203))
-    eventually_all = time.monotonic() + 10
-    while any(box.ids()[-202:] != wanted for box, _ in [*followers, early]) and time.monotonic() < eventually_all:
-        time.sleep(0.01)
-    assert [box.ids()[-202:] == wanted for box, _ in [*followers, early]] == [True] * 4
+    for box, _ in [*followers, early]:
+        eventually(lambda box=box: box.ids()[-202:] == wanted)
     assert [closed for _, closed in [*followers, early]] == [[]] * 4
 
 
@@ -597,13 +616,7 @@ def test_what_comes_while_followers_are_led_on_costs_no_thread(
     quiet: Hub, feed: Feed, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who joins leads them on, and the hub has the next event before all have the first: each has both, in order."""
-    monkeypatch.setattr(hub_module, "_TURN", 10)
-    first = talk.begin()
-    quiet.notice()
-    followers = [sees(quiet, first, follows=True) for _ in range(50)]
-    talk.end()
-    second = talk.begin()
-    started: list[Viewer] = []
+    followers, second, started = fifty(quiet, talk, monkeypatch)
     hubs: list[threading.Thread] = []
 
     def offer(boxes: Sequence[Box], frames: bytes) -> list[bool]:
@@ -615,7 +628,6 @@ def test_what_comes_while_followers_are_led_on_costs_no_thread(
         return [box.offer(frames) for box in boxes]
 
     monkeypatch.setattr(hub_module, "offer_at_once", offer)
-    monkeypatch.setattr(quiet, "_in_thread", started.append)
     quiet.notice()
     hubs[0].join(10)
     assert not started
@@ -704,13 +716,7 @@ def test_one_that_comes_with_more_is_no_reason_for_a_thread_each(
     quiet: Hub, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before all have the first event of the next run, somebody who asked for it by name has two."""
-    monkeypatch.setattr(hub_module, "_TURN", 10)
-    first = talk.begin()
-    quiet.notice()
-    followers = [sees(quiet, first, follows=True) for _ in range(50)]
-    talk.end()
-    second = talk.begin()
-    started: list[Viewer] = []
+    followers, second, started = fifty(quiet, talk, monkeypatch)
     comes: list[Seen] = []
 
     def offer(boxes: Sequence[Box], frames: bytes) -> list[bool]:
@@ -720,7 +726,6 @@ def test_one_that_comes_with_more_is_no_reason_for_a_thread_each(
         return [box.offer(frames) for box in boxes]
 
     monkeypatch.setattr(hub_module, "offer_at_once", offer)
-    monkeypatch.setattr(quiet, "_in_thread", started.append)
     quiet.notice()
     assert not started
     assert {tuple(box.ids()) for box, _ in followers} == {(1, 2, 3, 1, 2)}
@@ -780,13 +785,7 @@ def test_a_look_at_redis_amid_a_delivery_takes_nobody_for_slow(
     quiet: Hub, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One thread delivers the end of a run, and before it has come to all the hub's own looks who is behind."""
-    monkeypatch.setattr(hub_module, "_TURN", 10)
-    first = talk.begin()
-    quiet.notice()
-    followers = [sees(quiet, first, follows=True) for _ in range(50)]
-    talk.end()
-    talk.begin()
-    started: list[Viewer] = []
+    followers, _, started = fifty(quiet, talk, monkeypatch)
     hubs: list[threading.Thread] = []
 
     def offer(boxes: Sequence[Box], frames: bytes) -> list[bool]:
@@ -797,7 +796,6 @@ def test_a_look_at_redis_amid_a_delivery_takes_nobody_for_slow(
         return [box.offer(frames) for box in boxes]
 
     monkeypatch.setattr(hub_module, "offer_at_once", offer)
-    monkeypatch.setattr(quiet, "_in_thread", started.append)
     quiet.notice()
     hubs[0].join(10)
     assert not started

@@ -53,15 +53,15 @@ class ToFeed:
         settings = load({"REDIS_URL": redis_url})
         redis = connect(redis_url)
         self._store, self._feed, self._leases = Store(redis, settings), Feed(redis, settings), Leases(redis)
-        self.submit()
+        self._submit()
         self.path = _STREAM if follow else f"{_STREAM}?run_id={self.run_id}"
-        self.begin()
+        self._take_lease()
         for number in range(self.first, self.first + kept):
             self.send(number, log_event(self.run_id, number))
         self._leases.release(self.run_id, self._fence)
         self.first += kept
 
-    def submit(self) -> None:
+    def _submit(self) -> None:
         """A run takes the slot, which must be free."""
         now = times.now()
         run = Run(run_id=new_run_id(now), pipeline="fan-out", session_id=new_session_id(), queued_at=now)
@@ -71,6 +71,9 @@ class ToFeed:
 
     def begin(self) -> None:
         """Take the lease."""
+        self._take_lease()
+
+    def _take_lease(self) -> None:
         held = self._leases.acquire(self.run_id)
         assert held is not None, "nobody else knows of the run"
         self._fence = held.fence
@@ -91,16 +94,14 @@ class ToNextRun(ToFeed):
 
     def __init__(self, redis_url: str, kept: int) -> None:
         super().__init__(redis_url, kept, follow=True)
-        self._before = self.run_id
         self.first = _FIRST_OF_A_RUN
 
     def begin(self) -> None:
         """The run before ends, and this one takes the slot."""
-        if hasattr(self, "_before"):
-            finish(self._store, self._before, RunStatus.SUCCEEDED)
-            self.submit()
-            assert self.first == _FIRST_OF_A_RUN
-        super().begin()
+        finish(self._store, self.run_id, RunStatus.SUCCEEDED)
+        self._submit()
+        assert self.first == _FIRST_OF_A_RUN
+        self._take_lease()
 
 
 class ToChannel:
